@@ -1,0 +1,5 @@
+"""Thin by intent: everything is in pyproject.toml."""
+
+from setuptools import setup
+
+setup()

@@ -1,0 +1,261 @@
+"""The facts that travel from a VM's kernel to the controller, as immutable values.
+
+Place in the flow: the client observes its kernel and reports `Link`, `Address`, `Route` and `Neighbor`; the server
+rewrites kernel interface indexes to the numbers of the router's definition and adds `Network`, `Machine`, `Port` and
+`TrunkState`; the app plans flows from all of them.
+
+Rules: every fact has a `KIND` (its wire tag) and a `key`; a fact with the same kind and key replaces the older one.
+Addresses are packed (4 or 16 bytes, network order), a prefix is a packed address with its length as one more byte
+(5 or 17 bytes, host bits zero), MAC addresses are 6 bytes. Strings appear only at the edges (`ipaddress`).
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+Prefix: TypeAlias = bytes
+Key: TypeAlias = tuple[int, bytes]
+IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPInterface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+ANNOUNCEMENT_MAC = b"\xaa" * 6
+"""Destination of the announcement (paper, section II-C); never a real interface's address."""
+
+RESERVED_VIDS = frozenset({0, 4095})
+"""VLAN ids that IEEE 802.1Q keeps for itself."""
+
+
+class RouteKind(enum.IntEnum):
+    """What a route does with a packet (RTN_* of rtnetlink(7), reduced to what forwarding needs)."""
+
+    UNICAST = 1
+    BLACKHOLE = 2
+    """Silently dropped."""
+    SLOW = 3
+    """Left to the VM's kernel: unreachable, prohibit, throw, encapsulated or otherwise not for the switch."""
+
+
+class Hop(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One way on: out of `link`, to `gateway` (packed address, empty for a connected route), with a relative weight."""
+
+    link: int
+    gateway: bytes = b""
+    weight: int = 1
+
+
+class Link(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """An interface of the router. `index` is the kernel's at the client, the definition's number behind the server."""
+
+    KIND: ClassVar[int] = 1
+    index: int
+    name: str
+    mac: bytes
+    mtu: int
+    up: bool
+
+    @property
+    def key(self) -> bytes:
+        """Key among links: the index, four bytes."""
+        return self.index.to_bytes(4, "big")
+
+
+class Address(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=2):
+    """An address of an interface: the packed address (host bits kept) and its prefix length as the last byte."""
+
+    KIND: ClassVar[int] = 2
+    link: int
+    address: bytes
+
+    @property
+    def key(self) -> bytes:
+        """Key among addresses: link index (four bytes) and address."""
+        return self.link.to_bytes(4, "big") + self.address
+
+
+class Route(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=3):
+    """The best route to a prefix; `hops` is sorted, and empty unless `kind` is UNICAST."""
+
+    KIND: ClassVar[int] = 3
+    prefix: Prefix
+    kind: RouteKind
+    hops: tuple[Hop, ...] = ()
+
+    @property
+    def key(self) -> bytes:
+        """Key among routes: the prefix."""
+        return self.prefix
+
+
+class Neighbor(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """A resolved neighbor (ARP or ND alike): address on a link and its MAC address."""
+
+    KIND: ClassVar[int] = 4
+    link: int
+    address: bytes
+    mac: bytes
+
+    @property
+    def key(self) -> bytes:
+        """Key among neighbors: link index (four bytes) and address."""
+        return neighbor_key(self.link, self.address)
+
+
+class ShedRoutes(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
+    """How many routes the sender knows but keeps back because of a cap; always the shortest prefixes."""
+
+    KIND: ClassVar[int] = 5
+    count: int
+
+    @property
+    def key(self) -> bytes:
+        """There is one such fact for a router."""
+        return b""
+
+
+class Network(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
+    """A virtual network and the VLAN id that carries it between nodes."""
+
+    KIND: ClassVar[int] = 10
+    name: str
+    vid: int
+
+    @property
+    def key(self) -> bytes:
+        """Key among networks: the name."""
+        return self.name.encode()
+
+
+class Interface(msgspec.Struct, frozen=True, array_like=True):
+    """An interface as its machine's definition has it.
+
+    `number` is its place in the definition (from 1). `addresses` are packed addresses (no length) that it may claim
+    in ARP, ND and, for a host, as IP source; empty for a router means: those that it reports.
+    """
+
+    number: int
+    network: str
+    mac: bytes
+    addresses: tuple[bytes, ...] = ()
+
+
+class MachineKind(enum.StrEnum):
+    """Who sits behind a vif."""
+
+    ROUTER = "router"
+    HOST = "host"
+
+
+class Machine(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """The definition of a virtual router or of a tenant's host; only machines that run on the node are sent.
+
+    `max_flows` caps the route flows that the app installs for a router (0: no cap).
+    """
+
+    KIND: ClassVar[int] = 11
+    name: str
+    kind: MachineKind
+    interfaces: tuple[Interface, ...]
+    max_flows: int = 0
+
+    @property
+    def key(self) -> bytes:
+        """Key among machines: the name."""
+        return self.name.encode()
+
+
+class PortKind(enum.StrEnum):
+    """What a port of the bridge leads to."""
+
+    VIF = "vif"
+    ACCESS = "access"
+    TRUNK = "trunk"
+
+
+class Attachment(msgspec.Struct, frozen=True, array_like=True):
+    """One network on an access port: `vlan` is its id on that wire, 0 for untagged."""
+
+    vlan: int
+    network: str
+
+
+class Port(msgspec.Struct, frozen=True, array_like=True, tag=12):
+    """A port of the node's bridge.
+
+    `number` is the OpenFlow 1.0 port number. A vif names its machine and the number of that machine's interface; an
+    access port has attachments; a trunk has neither. `alive` is False while BFD says that a trunk's far end is gone.
+    """
+
+    KIND: ClassVar[int] = 12
+    name: str
+    number: int
+    kind: PortKind
+    machine: str = ""
+    interface: int = 0
+    attachments: tuple[Attachment, ...] = ()
+    alive: bool = True
+
+    @property
+    def key(self) -> bytes:
+        """Key among ports: the name."""
+        return self.name.encode()
+
+
+class Bridge(msgspec.Struct, frozen=True, array_like=True, tag=13):
+    """The data bridge of a node."""
+
+    KIND: ClassVar[int] = 13
+    name: str
+    dpid: int
+    datapath_type: str = ""
+
+    @property
+    def key(self) -> bytes:
+        """A node has one data bridge."""
+        return b""
+
+
+Fact: TypeAlias = Link | Address | Route | Neighbor | ShedRoutes | Network | Machine | Port | Bridge
+
+
+def neighbor_key(link: int, address: bytes) -> bytes:
+    """Return the key of the neighbor `address` (packed) on `link`."""
+    return link.to_bytes(4, "big") + address
+
+
+def pack_prefix(text: str) -> Prefix:
+    """Return the packed prefix of a network such as ``10.0.0.0/8``.
+
+    Raises ValueError for text that is no network or has host bits set.
+    """
+    network = ipaddress.ip_network(text)
+    return network.network_address.packed + bytes([network.prefixlen])
+
+
+def prefix_text(prefix: Prefix) -> str:
+    """Return a packed prefix (or address with length) as text."""
+    return f"{ipaddress.ip_address(prefix[:-1])}/{prefix[-1]}"
+
+
+def address_text(address: bytes) -> str:
+    """Return a packed address as text; empty for no address."""
+    return str(ipaddress.ip_address(address)) if address else ""
+
+
+def mac_text(mac: bytes) -> str:
+    """Return a MAC address as text."""
+    return mac.hex(":")
+
+
+def pack_mac(text: str) -> bytes:
+    """Return the six bytes of a MAC address such as ``02:00:00:00:00:01``.
+
+    Raises ValueError for anything else.
+    """
+    mac = bytes.fromhex(text.replace(":", ""))
+    if len(mac) != 6 or len(text) != 17:
+        raise ValueError(f"not a MAC address: {text!r}")
+    return mac
