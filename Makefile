@@ -1,0 +1,55 @@
+# See README.md. Every target prepares what it needs; deploy/dev/bootstrap says what that is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+PATH := $(PATH):/usr/sbin:/sbin
+export PATH
+
+BIN := .venv/bin
+CODE := xenflow xenflow_client xenflow_server xenflow_app qos_controller xenflow_lab bench tests setup.py
+ROUNDS := 10
+# Suites that need root; each in a directory of its own, fastest first.
+SUITES := $(wildcard tests/contract tests/ovs tests/scenarios) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
+
+.PHONY: demo test check lint bench figures test-pox clean
+
+demo: ## a lab in action: `make demo [CONTROLLER=pox]`
+	@deploy/dev/bootstrap lab
+	@$(BIN)/python -m xenflow_lab.demo $(if $(CONTROLLER),--controller $(CONTROLLER))
+
+test: ## everything that can run here
+	@deploy/dev/bootstrap lab
+	@$(MAKE) lint
+	@$(if $(POX_HOME),,echo "POX_HOME is not set: the tests of the POX component are left out")
+	@$(BIN)/pytest tests/unit $(SUITES)
+
+check: ## format, lint, types, import rules, unit tests: under a minute, no root needed
+	@deploy/dev/bootstrap check
+	@$(MAKE) lint
+	@$(BIN)/pytest -q tests/unit
+
+lint:
+	@$(BIN)/ruff format --check --quiet $(CODE)
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-logo
+
+bench: ## figures with their peers: `make bench [ONLY=name]`
+	@deploy/dev/bootstrap lab
+	@$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
+
+figures: ## the paper's figures: `make figures [ROUNDS=10]`
+	@deploy/dev/bootstrap lab
+	@$(BIN)/python -m bench.figures --rounds $(ROUNDS)
+
+test-pox: ## the POX component on the POX in POX_HOME
+	@if [ -z "$(POX_HOME)" ]; then \
+	    echo "POX_HOME is not set. Get POX: git clone -b halosaur https://github.com/noxrepo/pox ~/pox;" \
+	         "then: make test-pox POX_HOME=~/pox" >&2; exit 2; fi
+	@deploy/dev/bootstrap lab
+	@POX_HOME=$(POX_HOME) $(BIN)/pytest tests/pox
+
+clean:
+	@rm -rf .venv build dist bench/out *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,37 @@
+"""What a test may rely on: a test is left out, with the reason, where the machine lacks what its marker names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+
+def _namespaces_allowed() -> bool:
+    if os.geteuid() != 0:
+        return False
+    return subprocess.run(["unshare", "--net", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
+def _absent() -> dict[str, str]:
+    """Return marker -> reason for everything that this machine lacks."""
+    absent = {}
+    if not _namespaces_allowed():
+        absent["root"] = "needs root and network namespaces"
+    if shutil.which("ovs-vswitchd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
+        absent["ovs"] = "needs Open vSwitch: apt-get install openvswitch-switch"
+    if "POX_HOME" not in os.environ:
+        absent["pox"] = "needs POX: set POX_HOME"
+    if "root" in absent:
+        absent["lab"] = absent["root"]
+    return absent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    absent = _absent()
+    for item in items:
+        for marker in item.iter_markers():
+            if marker.name in absent:
+                item.add_marker(pytest.mark.skip(reason=absent[marker.name]))
