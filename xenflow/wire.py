@@ -173,4 +173,7 @@ def encode(message: Message) -> bytes:
 
 def decode(body: bytes | memoryview) -> Message:
     """Return the message in a frame's body. Raises msgspec.DecodeError (or its subclass ValidationError)."""
-    return _decoder.decode(body)
+    try:
+        return _decoder.decode(body)
+    except (UnicodeDecodeError, RecursionError) as error:  # msgspec lets these two through
+        raise msgspec.DecodeError(str(error)) from error
