@@ -1,0 +1,208 @@
+"""Desired and actual flows of one datapath, and the ordered difference between them (pure).
+
+Place in the flow: plan -> *desired - actual* -> batches of flow-mods -> switch; flow dump -> actual.
+
+What it keeps true
+- A flow-mod is due exactly where desired and actual differ; applying a plan twice sends nothing the second time.
+- In a batch, flows that are referred to (higher tables) come before flows that refer to them; deletes come last and in
+  the reverse order. On one connection Open vSwitch executes flow-mods in order, so this is make before break.
+- A flow that is installed but not desired is deleted only when its owner is in sync; until then it is *held*.
+- A flow that the switch refused is left out until its value changes or the next dump; the others go on.
+- Flows without our cookie prefix are not ours, and not seen here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+FlowKey = bytes
+FlowValue = bytes
+Owner = int
+
+COOKIE_PREFIX = 0x5846
+"""The upper 16 bits of every cookie of ours ("XF")."""
+FABRIC: Owner = 0
+"""The owner of what belongs to no router: ports, networks, trees, ways to known MAC addresses."""
+
+
+def cookie(kind: int, owner: Owner) -> int:
+    """Return a cookie: prefix (16 bits), kind (8), zero (8), owner (32: a router's id or FABRIC)."""
+    return COOKIE_PREFIX << 48 | kind << 40 | owner
+
+
+def is_ours(value: FlowValue) -> bool:
+    """Tell by the cookie whether we made the flow."""
+    return value[:2] == b"XF"
+
+
+def kind_of(value: FlowValue) -> int:
+    """Return the kind in a flow's cookie."""
+    return value[2]
+
+
+def owner_of(value: FlowValue) -> Owner:
+    """Return the owner in a flow's cookie."""
+    return int.from_bytes(value[4:8], "big")
+
+
+@dataclass(slots=True)
+class Batch:
+    """Flow-mods to send, in order: upserts with their value, then deletes."""
+
+    upserts: list[tuple[FlowKey, FlowValue]] = field(default_factory=list)
+    deletes: list[FlowKey] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.upserts) + len(self.deletes)
+
+
+class FlowTable:
+    """See the module. `ready` is False until the first dump has been seen: nothing is due before."""
+
+    def __init__(self) -> None:
+        self.desired: dict[FlowKey, FlowValue] = {}
+        self.actual: dict[FlowKey, FlowValue] = {}
+        self.refused: dict[FlowKey, tuple[FlowValue, str]] = {}
+        self.ready = False
+        self._groups: dict[tuple[object, ...], tuple[FlowKey, ...]] = {}
+        self._upserts: dict[int, dict[FlowKey, None]] = {}
+        self._deletes: dict[int, dict[FlowKey, None]] = {}
+        self._held: dict[Owner, set[FlowKey]] = {}
+
+    def want(self, key: FlowKey, value: FlowValue) -> None:
+        """Desire a flow."""
+        self.desired[key] = value
+        if self.ready:
+            self._compare(key)
+
+    def unwant(self, key: FlowKey) -> None:
+        """Desire no such flow."""
+        if self.desired.pop(key, None) is not None and self.ready:
+            self._compare(key)
+
+    def want_group(self, group: tuple[object, ...], flows: Mapping[FlowKey, FlowValue]) -> None:
+        """Desire exactly `flows` for what `group` names; what it had before and has no more is desired no more."""
+        before = self._groups.get(group, ())
+        for key, value in flows.items():
+            if self.desired.get(key) != value:
+                self.want(key, value)
+        for key in before:
+            if key not in flows:
+                self.unwant(key)
+        if flows:
+            self._groups[group] = tuple(flows)
+        else:
+            self._groups.pop(group, None)
+
+    def groups(self) -> Iterable[tuple[object, ...]]:
+        """Return the names of all groups that have flows."""
+        return list(self._groups)
+
+    def drop_groups(self, chosen: Callable[[tuple[object, ...]], bool]) -> None:
+        """Desire nothing any more for the groups whose name `chosen` accepts."""
+        for group in [name for name in self._groups if chosen(name)]:
+            self.want_group(group, {})
+
+    def resync(self, actual: dict[FlowKey, FlowValue], in_sync: Callable[[Owner], bool]) -> None:
+        """Take a complete dump of our flows as the truth, and work out every difference."""
+        self.actual = actual
+        self.ready = True
+        self.refused.clear()
+        self._upserts.clear()
+        self._deletes.clear()
+        self._held.clear()
+        for key, value in self.desired.items():
+            if actual.get(key) != value:
+                self._upserts.setdefault(key[0], {})[key] = None
+        for key, value in actual.items():
+            if key not in self.desired:
+                owner = owner_of(value)
+                if in_sync(owner):
+                    self._deletes.setdefault(key[0], {})[key] = None
+                else:
+                    self._held.setdefault(owner, set()).add(key)
+
+    def lost(self) -> None:
+        """The switch is gone: what it holds is unknown until the next dump."""
+        self.ready = False
+        self._upserts.clear()
+        self._deletes.clear()
+
+    def release(self, owner: Owner) -> None:
+        """The owner is in sync: what is installed for it and not desired may go."""
+        for key in self._held.pop(owner, ()):
+            if key in self.actual and key not in self.desired:
+                self._deletes.setdefault(key[0], {})[key] = None
+
+    def gone(self, key: FlowKey) -> None:
+        """The switch removed the flow by itself (idle timeout)."""
+        if self.actual.pop(key, None) is not None and self.ready:
+            self._compare(key)
+
+    def refuse(self, key: FlowKey, reason: str) -> None:
+        """The switch refused the last flow-mod for `key`: it is not installed, and not tried again as it is."""
+        value = self.actual.pop(key, None)
+        if value is not None:
+            self.refused[key] = (value, reason)
+
+    @property
+    def held(self) -> int:
+        """How many installed flows wait for their owner to be in sync."""
+        return sum(len(keys) for keys in self._held.values())
+
+    @property
+    def due(self) -> bool:
+        """Whether a flow-mod is due."""
+        return self.ready and (any(self._upserts.values()) or any(self._deletes.values()))
+
+    def take(self, most: int) -> Batch:
+        """Return the next flow-mods, at most `most`, and count them as done."""
+        batch = Batch()
+        for table in sorted(self._upserts, reverse=True):
+            keys = self._upserts[table]
+            while keys and len(batch) < most:
+                key = next(iter(keys))
+                del keys[key]
+                self._upsert(batch, key)
+        if not any(self._upserts.values()):
+            self._upserts.clear()
+            for table in sorted(self._deletes):
+                keys = self._deletes[table]
+                while keys and len(batch) < most:
+                    key = next(iter(keys))
+                    del keys[key]
+                    if self.actual.pop(key, None) is not None:
+                        batch.deletes.append(key)
+        return batch
+
+    def _upsert(self, batch: Batch, key: FlowKey) -> None:
+        value = self.desired.get(key)
+        if value is None or self.actual.get(key) == value:
+            return
+        refused = self.refused.get(key)
+        if refused is not None:
+            if refused[0] == value:
+                return
+            del self.refused[key]
+        batch.upserts.append((key, value))
+        self.actual[key] = value
+
+    def _compare(self, key: FlowKey) -> None:
+        """Note what is due for `key`."""
+        table = key[0]
+        value = self.desired.get(key)
+        if value is None:
+            if key in self.actual:
+                self._deletes.setdefault(table, {})[key] = None
+            waiting = self._upserts.get(table)
+            if waiting is not None:
+                waiting.pop(key, None)
+            return
+        waiting = self._deletes.get(table)
+        if waiting:
+            waiting.pop(key, None)
+        if self.actual.get(key) != value:
+            self._upserts.setdefault(table, {})[key] = None
+        elif (waiting := self._upserts.get(table)) is not None:
+            waiting.pop(key, None)
