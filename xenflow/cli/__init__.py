@@ -1,0 +1,1 @@
+"""The `xenflow` command: one group, whose commands are imported when they are used."""
