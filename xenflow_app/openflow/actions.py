@@ -39,7 +39,7 @@ _MOVE = struct.Struct(">HHIHHHHII")
 _SET_QUEUE = struct.Struct(">HHIH2xI")
 _OUTPUT_REG = struct.Struct(">HHIHHIH6x")
 _MULTIPATH = struct.Struct(">HHIHHH2xHHI2xHI")
-_CHECK_PKT_LARGER = struct.Struct(">HHIHHHHI4x")
+_CHECK_PKT_LARGER = struct.Struct(">HHIHHHI6x")
 _CONTROLLER = struct.Struct(">HHIHHHBx")
 _LEARN = struct.Struct(">HHIHHHHQHBxHH")
 _STRIP_VLAN = bytes.fromhex("0003000800000000")
@@ -167,7 +167,7 @@ def check_pkt_larger(size_bytes: int, dst: Subfield) -> bytes:
     """Return: write to the bit `dst` whether the packet (Ethernet header and tag included) is larger."""
     if dst.nbits != 1:
         raise ValueError("the result is one bit")
-    return _CHECK_PKT_LARGER.pack(0xFFFF, 24, VENDOR, 49, size_bytes, dst.ofs, 1, dst.header)
+    return _CHECK_PKT_LARGER.pack(0xFFFF, 24, VENDOR, 49, size_bytes, dst.ofs, dst.header)
 
 
 def controller(max_bytes: int = 0xFFFF, reason: Reason = Reason.ACTION, controller_id: int = 0) -> bytes:

@@ -38,6 +38,9 @@ _FEATURES = struct.Struct(">QIB3xII")
 _PORT = struct.Struct(">H6s16sIIIIII")
 _PORT_STATUS = struct.Struct(">B7x")
 _ERROR = struct.Struct(">HH")
+_VENDOR_ERROR = struct.Struct(">IHH")
+_NICIRA_ERROR = 0xB0C2
+"""An error of a later version, wrapped: its own type and code stand behind (nx_vendor_error)."""
 _PACKET_IN = struct.Struct(">IHBBQH6x")
 _FLOW_REMOVED = struct.Struct(">QHBBIIHHQQ")
 _FLOW = struct.Struct(">HBxIIHHHHHHQQQ")
@@ -81,6 +84,9 @@ def _barrier_reply(xid: int, _message: bytes) -> BarrierReply:
 
 def _error(xid: int, message: bytes) -> ErrorMessage:
     kind, code = _ERROR.unpack_from(message, 8)
+    if kind == _NICIRA_ERROR:
+        _vendor_id, kind, code = _VENDOR_ERROR.unpack_from(message, 12)
+        return ErrorMessage(xid, kind, code, message[20:])
     return ErrorMessage(xid, kind, code, message[12:])
 
 

@@ -180,7 +180,7 @@ def packet_out(actions: bytes, data: bytes, in_port: int = NONE, xid: Xid = 0) -
 
 
 def _cookie_request(kind: Stats, xid: Xid, table: int, cookie: tuple[int, int] | None) -> bytes:
-    match = b"" if cookie is None else COOKIE_MASKED + struct.pack(">QQ", *cookie)
+    match = b"" if cookie is None else COOKIE_MASKED + struct.pack(">QQ", cookie[0] & cookie[1], cookie[1])
     body = struct.pack(">HHB3x", NONE, len(match), table) + match + PADDING[len(match) & 7]
     length = VENDOR_STATS_HEADER.size + len(body)
     header = (VERSION, Type.STATS_REQUEST, length, xid, Stats.VENDOR, 0, VENDOR, kind)
