@@ -7,7 +7,7 @@ PATH := $(PATH):/usr/sbin:/sbin
 export PATH
 
 BIN := .venv/bin
-CODE := xenflow xenflow_client xenflow_server xenflow_app qos_controller xenflow_lab bench tests setup.py
+CODE := $(wildcard xenflow xenflow_client xenflow_server xenflow_app qos_controller xenflow_lab bench tests setup.py)
 ROUNDS := 10
 # Suites that need root; each in a directory of its own, fastest first.
 SUITES := $(wildcard tests/contract tests/ovs tests/scenarios) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
