@@ -1,0 +1,292 @@
+"""One suite for the model in tests/fakes and for a real ovsdb-server with ovs-vswitchd."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from tests.fakes.ovsdb import FakeDatabase
+from xenflow_server.confirm import appctl
+from xenflow_server.view import BFD_MARK, BridgeView, Database, PortView
+
+SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
+BRIDGE = "xenbr0"
+MAC = "02:00:00:00:00:01"
+PATIENCE_S = 20.0
+
+
+class World(Protocol):
+    """What a test does to the database from outside."""
+
+    def database(self) -> Database: ...
+    def add_port(self, name: str, external_ids: Mapping[str, str] | None = None) -> None: ...
+    def remove_port(self, name: str) -> None: ...
+    def set_external_ids(self, name: str, external_ids: Mapping[str, str]) -> None: ...
+    def set_bfd(self, name: str, settings: Mapping[str, str]) -> None: ...
+    def far_end_speaks(self, name: str) -> None: ...
+    def far_end_is_silent(self, name: str) -> None: ...
+    def restart(self) -> None: ...
+
+
+class FakeWorld(FakeDatabase):
+    def __init__(self) -> None:
+        super().__init__(BRIDGE)
+
+    def database(self) -> Database:
+        return self
+
+
+class RealWorld:
+    """A private Open vSwitch in a namespace; ports are veths whose other ends are in a second bridge."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.namespace = f"xft-ovsdb-{uuid.uuid4().hex[:8]}"
+        self.env = {**os.environ, "OVS_RUNDIR": str(directory), "OVS_LOGDIR": str(directory)}
+        self._run("ovsdb-tool", "create", str(directory / "conf.db"), str(SCHEMA))
+        self._run("ip", "netns", "add", self.namespace)
+        self._start_database()
+        self._vsctl("--no-wait", "init")
+        self._inside(
+            "ovs-vswitchd", f"unix:{directory}/db.sock", "--pidfile", "--detach", "--no-chdir", "--log-file=/dev/null"
+        )
+        for bridge in (BRIDGE, "far"):
+            self._vsctl("add-br", bridge, "--", "set", "bridge", bridge, "datapath_type=netdev", "fail_mode=secure")
+
+    def database(self) -> Database:
+        from xenflow_server.ovsdb import Monitor
+
+        return Monitor(f"unix:{self.directory}/db.sock", BRIDGE)
+
+    def add_port(self, name: str, external_ids: Mapping[str, str] | None = None) -> None:
+        self._inside("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}-far")
+        for end in (name, f"{name}-far"):
+            self._inside("ip", "link", "set", end, "up")
+        ids = [f"external_ids:{key}={_quoted(value)}" for key, value in (external_ids or {}).items()]
+        self._vsctl("add-port", BRIDGE, name, "--", "set", "interface", name, "type=system", *ids)
+
+    def remove_port(self, name: str) -> None:
+        self._vsctl("del-port", BRIDGE, name)
+
+    def set_external_ids(self, name: str, external_ids: Mapping[str, str]) -> None:
+        ids = [f"external_ids:{key}={_quoted(value)}" for key, value in external_ids.items()]
+        self._vsctl("set", "interface", name, *ids)
+
+    def set_bfd(self, name: str, settings: Mapping[str, str]) -> None:
+        self._vsctl("set", "interface", name, *(f"bfd:{key}={value}" for key, value in settings.items()))
+
+    def far_end_speaks(self, name: str) -> None:
+        far = f"{name}-far"
+        self._vsctl("add-port", "far", far, "--", "set", "interface", far, "bfd:enable=true", "bfd:min_tx=300")
+
+    def far_end_is_silent(self, name: str) -> None:
+        self._vsctl("del-port", "far", f"{name}-far")
+
+    def restart(self) -> None:
+        self._stop("ovsdb-server")
+        self._start_database()
+
+    def close(self) -> None:
+        for daemon in ("ovs-vswitchd", "ovsdb-server"):
+            self._stop(daemon)
+        self._run("ip", "netns", "del", self.namespace)
+
+    def _start_database(self) -> None:
+        conf, sock = self.directory / "conf.db", self.directory / "db.sock"
+        options = ("--pidfile", "--detach", "--no-chdir", "--log-file=/dev/null")
+        self._inside("ovsdb-server", str(conf), f"--remote=punix:{sock}", *options)
+
+    def _stop(self, daemon: str) -> None:
+        pidfile = self.directory / f"{daemon}.pid"
+        if pidfile.exists():
+            process = int(pidfile.read_text())
+            handle = os.pidfd_open(process)
+            os.kill(process, signal.SIGTERM)
+            _wait_end(handle)
+
+    def _vsctl(self, *arguments: str) -> str:
+        return self._run("ovs-vsctl", "--timeout=10", f"--db=unix:{self.directory}/db.sock", *arguments)
+
+    def _inside(self, *command: str) -> str:
+        return self._run("ip", "netns", "exec", self.namespace, *command)
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=30)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return done.stdout
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace('"', '\\"') + '"'
+
+
+def _wait_end(handle: int) -> None:
+    poll = select.poll()
+    poll.register(handle, select.POLLIN)
+    assert poll.poll(10_000), "a daemon did not stop"
+    os.close(handle)
+
+
+_REAL = pytest.param("real", marks=[pytest.mark.ovs, pytest.mark.root])
+
+
+@pytest.fixture(params=["fake", _REAL])
+def make_world(request: pytest.FixtureRequest) -> Iterator[Callable[[], World]]:
+    made: list[RealWorld] = []
+    directory = Path(tempfile.mkdtemp(prefix="xft"))
+
+    def make() -> World:
+        if request.param == "fake":
+            return FakeWorld()
+        made.append(RealWorld(directory))
+        return made[-1]
+
+    yield make
+    for world in made:
+        world.close()
+    shutil.rmtree(directory)
+
+
+class Watcher:
+    """Collects views, and waits for one that fulfils a condition."""
+
+    def __init__(self) -> None:
+        self.views: list[BridgeView] = []
+        self._changed = asyncio.Event()
+
+    def __call__(self, view: BridgeView) -> None:
+        self.views.append(view)
+        self._changed.set()
+
+    @property
+    def view(self) -> BridgeView | None:
+        return self.views[-1] if self.views else None
+
+    async def until(self, condition: Callable[[BridgeView], bool]) -> BridgeView:
+        async with asyncio.timeout(PATIENCE_S):
+            while not self.views or not condition(self.views[-1]):
+                self._changed.clear()
+                await self._changed.wait()
+        return self.views[-1]
+
+    async def port(self, name: str, condition: Callable[[PortView], bool] = bool) -> PortView:
+        def fulfilled(view: BridgeView) -> bool:
+            return any(port.name == name and condition(port) for port in view.ports)
+
+        view = await self.until(fulfilled)
+        return next(port for port in view.ports if port.name == name)
+
+
+@asynccontextmanager
+async def watching(database: Database) -> AsyncIterator[Watcher]:
+    watcher = Watcher()
+    task = asyncio.create_task(database.run(watcher))
+    try:
+        yield watcher
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        database.close()
+
+
+Story = Callable[[World, Database, Watcher], Coroutine[Any, Any, None]]
+
+
+def tell(make_world: Callable[[], World], story: Story) -> None:
+    async def run() -> None:
+        world = make_world()
+        database = world.database()
+        async with watching(database) as watcher:
+            await watcher.until(lambda view: view.dpid != 0)
+            await story(world, database, watcher)
+
+    asyncio.run(run())
+
+
+def test_ports_come_with_number_and_address_and_go(make_world: Callable[[], World]) -> None:
+    async def story(world: World, database: Database, watcher: Watcher) -> None:
+        assert watcher.view is not None
+        assert (watcher.view.name, watcher.view.datapath_type) == (BRIDGE, "netdev")
+        world.add_port("vif1", {"attached-mac": MAC, "vm-id": "a b"})
+        port = await watcher.port("vif1", lambda port: port.number > 0)
+        assert port.attached_mac == bytes.fromhex(MAC.replace(":", ""))
+        assert port.external_ids["vm-id"] == "a b"
+        world.set_external_ids("vif1", {"iface-status": "inactive"})
+        await watcher.port("vif1", lambda port: not port.attached_mac)
+        world.remove_port("vif1")
+        await watcher.until(lambda view: all(port.name != "vif1" for port in view.ports))
+
+    tell(make_world, story)
+
+
+def test_bfd_is_set_marked_and_undone(make_world: Callable[[], World]) -> None:
+    async def story(world: World, database: Database, watcher: Watcher) -> None:
+        world.add_port("trunk1")
+        world.add_port("theirs")
+        world.set_bfd("theirs", {"enable": "true", "min_tx": "1000"})
+        database.want_bfd(frozenset({"trunk1", "theirs"}))
+        port = await watcher.port("trunk1", lambda port: BFD_MARK in port.external_ids)
+        assert (port.bfd["enable"], port.bfd["min_tx"], port.bfd["min_rx"]) == ("true", "300", "300")
+        theirs = await watcher.port("theirs")
+        assert BFD_MARK not in theirs.external_ids
+        assert theirs.bfd == {"enable": "true", "min_tx": "1000"}
+        database.want_bfd(frozenset({"theirs"}))
+        port = await watcher.port("trunk1", lambda port: BFD_MARK not in port.external_ids)
+        assert port.bfd == {}
+        theirs = await watcher.port("theirs")
+        assert theirs.bfd == {"enable": "true", "min_tx": "1000"}
+
+    tell(make_world, story)
+
+
+def test_a_trunk_lives_until_a_far_end_that_spoke_is_silent(make_world: Callable[[], World]) -> None:
+    async def story(world: World, database: Database, watcher: Watcher) -> None:
+        world.add_port("trunk1")
+        database.want_bfd(frozenset({"trunk1"}))
+        port = await watcher.port("trunk1", lambda port: "state" in port.bfd_status)
+        assert port.alive  # nobody has spoken yet
+        world.far_end_speaks("trunk1")
+        port = await watcher.port("trunk1", lambda port: port.bfd_status.get("forwarding") == "true")
+        assert port.alive
+        world.far_end_is_silent("trunk1")
+        await watcher.port("trunk1", lambda port: not port.alive)
+        world.far_end_speaks("trunk1")
+        await watcher.port("trunk1", lambda port: port.alive)
+
+    tell(make_world, story)
+
+
+def test_a_restart_of_the_database_shows_no_partial_view(make_world: Callable[[], World]) -> None:
+    async def story(world: World, database: Database, watcher: Watcher) -> None:
+        world.add_port("vif1", {"attached-mac": MAC})
+        await watcher.port("vif1", lambda port: port.number > 0)
+        first = len(watcher.views) - 1
+        world.restart()
+        world.add_port("vif2")
+        await watcher.port("vif2", lambda port: port.number > 0)
+        assert all(any(port.name == "vif1" for port in view.ports) for view in watcher.views[first:])
+
+    tell(make_world, story)
+
+
+@pytest.mark.ovs
+@pytest.mark.root
+def test_the_daemon_confirms_that_its_revalidators_have_run(tmp_path: Path) -> None:
+    world = RealWorld(tmp_path)
+    try:
+        assert asyncio.run(appctl(tmp_path, "revalidator/wait")) == ""
+        assert "revalidator/wait" in asyncio.run(appctl(tmp_path, "list-commands"))
+    finally:
+        world.close()

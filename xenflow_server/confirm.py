@@ -1,0 +1,107 @@
+"""Adapter: asks ovs-vswitchd to say when packets follow the flows that are installed now.
+
+A barrier reply says that the tables have changed; the datapath's cache follows when the revalidators have run, up to
+100 ms later. ``ovs-appctl revalidator/wait`` returns then. It is one JSON-RPC call over a local socket, which needs no
+library. Requests that arrive during a wait share the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from xenflow.errors import DataplaneError
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 10.0
+RETRY_S = 0.5
+
+
+class _Reply(msgspec.Struct):
+    result: str | None = None
+    error: str | None = None
+
+
+async def appctl(rundir: Path, command: str, *arguments: str) -> str:
+    """Return what ``ovs-appctl COMMAND ARGUMENTS`` of the ovs-vswitchd with this run directory prints.
+
+    Raises DataplaneError if it does not run, refuses, or does not answer within TIMEOUT_S.
+    """
+    try:
+        process_id = (rundir / "ovs-vswitchd.pid").read_text().strip()
+        async with asyncio.timeout(TIMEOUT_S):
+            reply = await _call(rundir / f"ovs-vswitchd.{process_id}.ctl", command, list(arguments))
+    except TimeoutError as error:
+        raise DataplaneError(f"ovs-vswitchd did not answer {command} within {TIMEOUT_S:g} s") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise DataplaneError(f"ovs-vswitchd in {rundir} cannot be asked: {error}") from error
+    if reply.error is not None:
+        raise DataplaneError(f"ovs-vswitchd refused {command}: {reply.error.strip()}")
+    return reply.result or ""
+
+
+async def _call(socket: Path, command: str, arguments: list[str]) -> _Reply:
+    reader, writer = await asyncio.open_unix_connection(str(socket))
+    try:
+        writer.write(msgspec.json.encode({"id": 0, "method": command, "params": arguments}))
+        received = b""
+        while chunk := await reader.read(65536):
+            received += chunk
+            if received.endswith(b"}") and (reply := _decode(received)) is not None:
+                return reply
+        return msgspec.json.decode(received, type=_Reply)
+    finally:
+        writer.close()
+
+
+def _decode(received: bytes) -> _Reply | None:
+    """Return the reply, None while it is not complete: there is no other mark of its end."""
+    try:
+        return msgspec.json.decode(received, type=_Reply)
+    except msgspec.DecodeError:
+        return None
+
+
+class Confirmer:
+    """Answers tokens in `confirmed` once a whole revalidator/wait has passed since they were asked for."""
+
+    def __init__(self, rundir: Path, confirmed: Callable[[int], None]) -> None:
+        self._rundir = rundir
+        self._confirmed = confirmed
+        self._tokens: dict[int, None] = {}
+        self._asked = asyncio.Event()
+        self._failing = False
+
+    def ask(self, token: int) -> None:
+        """Confirm `token` as soon as it is true."""
+        self._tokens[token] = None
+        self._asked.set()
+
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        self._tokens.clear()
+
+    async def run(self) -> None:
+        """Serve, for ever. While ovs-vswitchd cannot be asked nothing is confirmed, and asked again."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            tokens = list(self._tokens)
+            try:
+                await appctl(self._rundir, "revalidator/wait")
+            except DataplaneError as error:
+                if not self._failing:
+                    log.warning("confirm to=failing: %s", error)
+                self._failing = True
+                await asyncio.sleep(RETRY_S)
+                self._asked.set()
+                continue
+            self._failing = False
+            for token in tokens:
+                if self._tokens.pop(token, 0) is None:
+                    self._confirmed(token)

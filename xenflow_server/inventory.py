@@ -1,0 +1,77 @@
+"""Pure: definitions, the bridge and what runs here -> the node's own facts.
+
+Place in the flow: `definitions` + `view` + `hypervisor` -> inventory -> scope "" of the uplink. A port that nobody
+defined, or that Open vSwitch has given no number yet, is not reported: what the app does not know, it drops.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from xenflow.model import Bridge, Fact, Machine, MachineKind, Network, Port, PortKind
+from xenflow_server.definitions import Definitions
+from xenflow_server.view import BridgeView, PortView
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Inventory:
+    """`facts` of the node's scope; `machines` that run here; `trunks` that exist; `problems` for the log."""
+
+    facts: tuple[Fact, ...]
+    machines: Mapping[str, Machine]
+    trunks: frozenset[str]
+    problems: tuple[str, ...] = ()
+
+    def router(self, name: str) -> Machine | None:
+        """Return the router of that name, if it runs here."""
+        machine = self.machines.get(name)
+        return machine if machine is not None and machine.kind is MachineKind.ROUTER else None
+
+
+def take(definitions: Definitions, view: BridgeView, running: frozenset[bytes]) -> Inventory:
+    """Return what the node has; `running` are the MAC addresses of machines that run here."""
+    vifs = definitions.vifs
+    names = {vifs[mac][0] for mac in running if mac in vifs}
+    machines = {name: machine for name, machine in definitions.machines.items() if name in names}
+    problems = [f"port {port.name}: Open vSwitch says: {port.error}" for port in view.ports if port.error]
+    facts: list[Fact] = []
+    if view.exists and view.dpid:
+        facts.append(Bridge(view.name, view.dpid, view.datapath_type))
+    facts.extend(Network(name, vid) for name, vid in definitions.networks.items())
+    facts.extend(machines.values())
+    taken: dict[bytes, str] = {}
+    for port in sorted(view.ports, key=_preference):
+        fact = _port(definitions, vifs, port)
+        if fact is None:
+            continue
+        if fact.kind is PortKind.VIF and taken.setdefault(port.attached_mac, port.name) != port.name:
+            problems.append(f"port {port.name}: has the MAC address of port {taken[port.attached_mac]}: left out")
+            continue
+        facts.append(fact)
+    trunks = frozenset(port.name for port in view.ports if _is_trunk(definitions, port.name))
+    return Inventory(tuple(facts), machines, trunks, tuple(problems))
+
+
+def _port(definitions: Definitions, vifs: Mapping[bytes, tuple[str, int]], port: PortView) -> Port | None:
+    if not port.number:
+        return None
+    definition = definitions.ports.get(port.name)
+    if definition is not None:
+        kind = PortKind.TRUNK if definition.trunk else PortKind.ACCESS
+        alive = port.alive if definition.trunk else True
+        return Port(port.name, port.number, kind, attachments=definition.attachments, alive=alive)
+    owner = vifs.get(port.attached_mac)
+    if owner is None:
+        return None
+    return Port(port.name, port.number, PortKind.VIF, machine=owner[0], interface=owner[1])
+
+
+def _is_trunk(definitions: Definitions, name: str) -> bool:
+    definition = definitions.ports.get(name)
+    return definition is not None and definition.trunk
+
+
+def _preference(port: PortView) -> tuple[bool, str]:
+    """A fully virtualised Xen machine has two ports for one interface; the emulated one is the second choice."""
+    return (port.name.endswith("-emu") or port.name.startswith("tap"), port.name)

@@ -1,0 +1,134 @@
+"""`xenflow-server`: command line, signals and exit codes of the node's daemon.
+
+Exit codes: 0 after SIGTERM or SIGINT, 2 for settings, definitions or files that cannot be used, 1 for anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from xenflow.channel import Channel, Listener, connect, serve
+
+from xenflow import __version__
+from xenflow.errors import ConfigError
+from xenflow.identity import Identity
+from xenflow.settings import load
+from xenflow.tls import Credentials
+from xenflow.wire import VERSION, Hello, Role
+from xenflow_server import definitions
+from xenflow_server.node import NodeScope
+from xenflow_server.ovsdb import Monitor
+from xenflow_server.server import Server
+from xenflow_server.settings import DEFAULT_PATH, Settings
+
+log = logging.getLogger("xenflow_server")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `xenflow-server`; ends the process."""
+    parser = argparse.ArgumentParser(prog="xenflow-server", description="XenFlow's daemon on a node (Dom0)")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default: {DEFAULT_PATH}")
+    parser.add_argument("--check", action="store_true", help="check settings and definitions, and exit")
+    parser.add_argument("--debug", action="store_true", help="log more")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    options = parser.parse_args(arguments)
+    level = logging.DEBUG if options.debug else logging.INFO
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    try:
+        settings, defined, credentials = check(options.config)
+        if options.check:
+            print(f"{options.config}: {len(defined.machines)} machines in {len(defined.networks)} networks: good")
+            sys.exit(0)
+        asyncio.run(run(settings, defined, credentials))
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"xenflow-server: {problem}", file=sys.stderr)
+        sys.exit(2)
+
+
+def check(config: Path) -> tuple[Settings, definitions.Definitions, Credentials]:
+    """Return what a start needs. Raises ConfigError with all problems of settings, definitions and certificate."""
+    settings = load(config, Settings)
+    problems: list[str] = []
+    defined = definitions.Definitions()
+    try:
+        defined = definitions.read(settings.definitions)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    credentials = settings.tls.credentials()
+    try:
+        wanted = Identity(Role.NODE, settings.node)
+        if credentials.identity() != wanted:
+            problems.append(f"{credentials.certificate}: is that of {credentials.identity()}, not of {wanted}")
+    except ConfigError as error:
+        problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return settings, defined, credentials
+
+
+async def run(settings: Settings, defined: definitions.Definitions, credentials: Credentials) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError if the socket cannot be had."""
+    hello = Hello(VERSION, Role.NODE, settings.node, epoch=time.time_ns() // 1_000_000)
+
+    async def connect_app() -> Channel:
+        return await connect(settings.app, credentials, hello, expect_controller)
+
+    scope = NodeScope(defined, settings.limits.max_routes)
+    database = Monitor(settings.ovs.database, settings.ovs.bridge)
+    server = Server(settings.node, scope, database, connect_app, settings.ovs.rundir)
+    listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: reload(server, settings.definitions))
+    log.info("node %s from=start to=serving listen=%s app=%s", settings.node, settings.listen, settings.app)
+    await _until(stop, server, listener)
+    log.info("node %s from=serving to=stopped", settings.node)
+
+
+def reload(server: Server, directory: Path) -> None:
+    """Take the definitions as the files have them now; if they have a problem everything stays as it was."""
+    try:
+        fresh = definitions.read(directory)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("reload refused, nothing has changed: %s", problem)
+        return
+    server.redefine(fresh)
+    log.info("definitions reloaded: %d machines in %d networks", len(fresh.machines), len(fresh.networks))
+
+
+def expect_controller(peer: Identity) -> str | None:
+    """Say why a peer is not the app, None if it is."""
+    return None if peer.role is Role.CONTROLLER else f"{peer} is no controller"
+
+
+async def _until(stop: asyncio.Event, server: Server, listener: Listener) -> None:
+    """Serve until `stop`, then drain. What stops the server by itself is raised."""
+    serving = asyncio.create_task(server.run())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await listener.close()
+        if not serving.done():
+            await server.drain()
+    finally:
+        stopping.cancel()
+        serving.cancel()
+        results = await asyncio.gather(serving, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Pure: the node's own scope, and who runs here, from definitions and the bridge as they are now.
+
+    definitions --+
+    bridge view --+-> inventory -> scope "" -> app
+    hypervisor ---+            +-> machines that run here -> clients
+
+Rules: nothing is sent before the bridge is known (law 2: an empty snapshot would mean "delete everything").
+"""
+
+from __future__ import annotations
+
+import logging
+
+from xenflow.replica import Outbox
+from xenflow.wire import NODE_SCOPE, Message
+from xenflow_server.definitions import Definitions
+from xenflow_server.hypervisor import AttachedMacs
+from xenflow_server.inventory import Inventory, take
+from xenflow_server.view import BridgeView
+
+log = logging.getLogger(__name__)
+
+
+class NodeScope:
+    """The server's own facts; `take`, `restart` and the rest are what the uplink asks of a scope."""
+
+    scope = NODE_SCOPE
+
+    def __init__(self, definitions: Definitions, default_max_routes: int) -> None:
+        self.definitions = definitions
+        self.inventory: Inventory | None = None
+        self._default_max_routes = default_max_routes
+        self._outbox = Outbox(NODE_SCOPE)
+        self._hypervisor = AttachedMacs()
+        self._view: BridgeView | None = None
+        self._said: frozenset[str] = frozenset()
+
+    def observe(self, view: BridgeView) -> Inventory | None:
+        """Take the bridge as it is now; return what the node has, None while there is no bridge to speak of."""
+        self._view = view
+        self._hypervisor.observe(view)
+        return self._plan()
+
+    def redefine(self, definitions: Definitions) -> Inventory | None:
+        """Take new definitions; return as `observe`."""
+        self.definitions = definitions
+        return self._plan()
+
+    @property
+    def caps(self) -> dict[str, int]:
+        """The route cap of each machine that runs here."""
+        machines = self.inventory.machines if self.inventory is not None else {}
+        return {name: self.definitions.max_routes.get(name, self._default_max_routes) for name in machines}
+
+    @property
+    def pending(self) -> bool:
+        """Whether `take` has something."""
+        return self._outbox.pending
+
+    def take(self) -> list[Message]:
+        """Return the next messages for the app."""
+        return self._outbox.take()
+
+    def restart(self) -> None:
+        """A connection to the app starts: everything is sent from the beginning."""
+        self._outbox.restart()
+
+    def stop(self) -> None:
+        """The connection to the app is gone."""
+        self._outbox.stop()
+
+    def _plan(self) -> Inventory | None:
+        view = self._view
+        if view is None or (not view.dpid and self.inventory is None):
+            self._say([f"bridge {view.name}: not there yet; waiting for it"] if view is not None else [])
+            return None
+        self.inventory = take(self.definitions, view, self._hypervisor.running())
+        self._outbox.replace(self.inventory.facts)
+        self._say(self.inventory.problems if view.exists else [f"bridge {view.name}: is gone"])
+        return self.inventory
+
+    def _say(self, problems: list[str] | tuple[str, ...]) -> None:
+        """Log what is new among the problems."""
+        for problem in problems:
+            if problem not in self._said:
+                log.warning("%s", problem)
+        self._said = frozenset(problems)

@@ -1,0 +1,89 @@
+"""The daemon, wired: one place that shows who tells whom.
+
+OVSDB -> view -> NodeScope -> Uplink -> app -> Ack, Problem -> Clients -> client
+                     |          ^        |
+                     v          |        +-> Confirm -> Confirmer -> Confirmed -> Uplink
+                  Clients -> Relay <- clients (TLS)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from xenflow.wire import Ack, Confirm, Confirmed, Message, Problem
+from xenflow_server.clients import Clients
+from xenflow_server.confirm import Confirmer
+from xenflow_server.definitions import Definitions
+from xenflow_server.inventory import Inventory
+from xenflow_server.node import NodeScope
+from xenflow_server.uplink import Stream, Uplink
+from xenflow_server.view import BridgeView, Database
+
+log = logging.getLogger(__name__)
+DRAIN_S = 2.0
+
+
+class Server:
+    """Joins the parts; `run` until cancelled."""
+
+    def __init__(
+        self,
+        node: str,
+        scope: NodeScope,
+        database: Database,
+        connect: Callable[[], Awaitable[Stream]],
+        rundir: Path,
+    ) -> None:
+        self.uplink = Uplink(connect, self._from_app)
+        self.clients = Clients(node, self.uplink)
+        self._scope = scope
+        self._database = database
+        self._confirmer = Confirmer(rundir, lambda token: self.uplink.say(Confirmed(token)))
+
+    async def run(self) -> None:
+        """Observe and report, for ever."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._database.run(self._observe), name="ovsdb")
+                tasks.create_task(self.uplink.run(), name="uplink")
+                tasks.create_task(self._confirmer.run(), name="confirm")
+        finally:
+            self._database.close()
+
+    def redefine(self, definitions: Definitions) -> None:
+        """Take new definitions while running."""
+        self._apply(self._scope.redefine(definitions))
+
+    async def drain(self) -> None:
+        """Say what is still to be said, then close all connections."""
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await self.clients.drain("the server stops")
+                await self.uplink.drain("the server stops")
+        except TimeoutError:
+            log.warning("not everything was sent within %g s", DRAIN_S)
+        for router, reasons in self.clients.refused().items():
+            log.info("router %s: facts refused: %s", router, dict(reasons))
+
+    def _observe(self, view: BridgeView) -> None:
+        self._apply(self._scope.observe(view))
+
+    def _apply(self, inventory: Inventory | None) -> None:
+        if inventory is None:
+            return
+        self._database.want_bfd(inventory.trunks)
+        self.uplink.open(self._scope)
+        self.uplink.wake(self._scope.scope)
+        self.clients.observe(self._scope.definitions.machines, inventory.machines, self._scope.caps)
+
+    def _from_app(self, message: Message) -> None:
+        match message:
+            case Ack() | Problem() if message.scope:
+                self.clients.tell(message)
+            case Problem():
+                log.warning("app: %s", message.text)
+            case Confirm():
+                self._confirmer.ask(message.token)

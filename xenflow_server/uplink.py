@@ -1,0 +1,198 @@
+"""Adapter: the server's connection to the app. Sends what the scopes have, as soon as there is something.
+
+Place in the flow: scopes (node, routers) -> uplink -> app; Ack, Confirm and Problem come back. It decides nothing.
+
+There is no timer on the way out: a change is sent at once, and what arrives while a send waits for the app is
+coalesced by the outboxes. When the connection comes back every scope starts over; scopes that nobody has begun yet
+are not sent, so that the app can tell "not in sync" from "empty".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from xenflow.backoff import Backoff
+from xenflow.errors import ConfigError, RemoteProtocolError
+from xenflow.wire import NODE_SCOPE, Close, Message
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """The sending side of one scope."""
+
+    @property
+    def scope(self) -> str:
+        """Its name."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether `take` has something."""
+
+    def take(self) -> list[Message]:
+        """Return the next messages."""
+
+    def restart(self) -> None:
+        """A connection starts."""
+
+    def stop(self) -> None:
+        """The connection is gone."""
+
+
+class Stream(Protocol):
+    """What is needed of a channel."""
+
+    async def send(self, *messages: Message) -> None:
+        """Send, and wait while the other side is slow."""
+
+    def __aiter__(self) -> AsyncIterator[Message]:
+        """Yield what arrives until the end."""
+
+    async def close(self, reason: str) -> None:
+        """Say why, and close."""
+
+
+class Uplink:
+    """Keeps a connection to the app, and its scopes equal to the sources."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Stream]], on_message: Callable[[Message], None]) -> None:
+        self._connect = connect
+        self._on_message = on_message
+        self._sources: dict[str, Source] = {}
+        self._dirty: dict[str, None] = {}
+        self._closed: dict[str, None] = {}
+        self._said: list[Message] = []
+        self._work = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._stream: Stream | None = None
+        self._backoff = Backoff(0.1, 0.5)
+        self._complaint = ""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the app hears us."""
+        return self._stream is not None
+
+    def open(self, source: Source) -> None:
+        """Send this scope from now on; one that is open already stays as it is."""
+        if self._sources.get(source.scope) is source:
+            return
+        self._sources[source.scope] = source
+        if self._stream is not None:
+            source.restart()
+        self.wake(source.scope)
+
+    def close(self, scope: str) -> None:
+        """Tell the app that the scope is gone for good."""
+        source = self._sources.pop(scope, None)
+        if source is not None:
+            source.stop()
+        self._closed[scope] = None
+        self._work.set()
+
+    def wake(self, scope: str) -> None:
+        """A scope may have something to send."""
+        self._dirty[scope] = None
+        self._work.set()
+
+    def say(self, message: Message) -> None:
+        """Send a single message if the app is there; nobody waits for it otherwise."""
+        if self._stream is not None:
+            self._said.append(message)
+            self._work.set()
+
+    async def run(self) -> None:
+        """Connect, again and again, for ever."""
+        while True:
+            try:
+                stream = await self._connect()
+            except (OSError, RemoteProtocolError, ConfigError) as error:
+                self._complain(str(error) or type(error).__name__)
+                await asyncio.sleep(self._backoff.next())
+                continue
+            log.info("app from=away to=connected")
+            self._complaint = ""
+            try:
+                await self._serve(stream)
+            finally:
+                self._away()
+            await asyncio.sleep(self._backoff.next())
+
+    async def drain(self, reason: str) -> None:
+        """Send what waits, then close the connection."""
+        if self._stream is not None:
+            try:
+                stream = self._stream
+                await self._flush(stream)
+                await stream.close(reason)
+            except (OSError, RemoteProtocolError) as error:
+                log.info("app went away during shutdown: %s", error)
+
+    async def _serve(self, stream: Stream) -> None:
+        self._stream = stream
+        for source in self._sources.values():
+            source.restart()
+            self.wake(source.scope)
+        writer = asyncio.create_task(self._write(stream))
+        try:
+            async for message in stream:
+                self._backoff.reset()
+                self._on_message(message)
+            reason = "closed by the app"
+        except (OSError, RemoteProtocolError) as error:
+            reason = str(error) or type(error).__name__
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+        self._complain(reason)
+
+    def _away(self) -> None:
+        self._stream = None
+        self._said.clear()
+        for source in self._sources.values():
+            source.stop()
+
+    async def _write(self, stream: Stream) -> None:
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                await self._flush(stream)
+        except (OSError, RemoteProtocolError) as error:
+            self._complain(str(error) or type(error).__name__)
+            await stream.close("cannot send")
+
+    async def _flush(self, stream: Stream) -> None:
+        """Send until nothing is left; the node's own scope comes first, the others take turns."""
+        async with self._sending:
+            while self._dirty or self._closed or self._said:
+                if self._said:
+                    said, self._said = self._said, []
+                    await stream.send(*said)
+                if NODE_SCOPE in self._dirty:
+                    await self._take(stream, NODE_SCOPE)
+                    continue
+                closed, self._closed = self._closed, {}
+                for scope in closed:
+                    await stream.send(Close(scope))
+                for scope in list(self._dirty):
+                    await self._take(stream, scope)
+
+    async def _take(self, stream: Stream, scope: str) -> None:
+        self._dirty.pop(scope, None)
+        source = self._sources.get(scope)
+        if source is None:
+            return
+        messages = source.take()
+        if source.pending:
+            self._dirty[scope] = None
+        if messages:
+            await stream.send(*messages)
+
+    def _complain(self, reason: str) -> None:
+        if reason != self._complaint:
+            log.warning("app to=away: %s; trying again until it answers", reason)
+            self._complaint = reason

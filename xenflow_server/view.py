@@ -1,0 +1,97 @@
+"""What the server knows of its bridge, as values: the only thing that passes from `ovsdb` to the pure part.
+
+Rules: every field is already the right type; nothing here knows the `ovs` library. Whether a trunk's far end is
+there and what must be written for BFD are decided here, so that both can be tested without a database.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from xenflow.model import pack_mac
+
+BFD_MARK = "xenflow-bfd"
+"""Key in an Interface's external_ids: its BFD settings are ours, and ours to remove (law 3)."""
+BFD_INTERVAL_MS = 300
+"""Three lost control packets mean that the far end is gone: 0.9 s."""
+BFD_SETTINGS = {"enable": "true", "min_tx": str(BFD_INTERVAL_MS), "min_rx": str(BFD_INTERVAL_MS)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PortView:
+    """One interface of the bridge. `number` is its OpenFlow port, 0 while it has none."""
+
+    name: str
+    number: int = 0
+    external_ids: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    bfd: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    bfd_status: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    link_state: str = ""
+    error: str = ""
+
+    @property
+    def attached_mac(self) -> bytes:
+        """The MAC address of the machine's interface behind a vif (vif-openvswitch, libvirt); empty for others."""
+        if self.external_ids.get("iface-status", "active") != "active":
+            return b""
+        try:
+            return pack_mac(self.external_ids.get("attached-mac", ""))
+        except ValueError:
+            return b""
+
+    @property
+    def alive(self) -> bool:
+        """False once the far end was there and is not any more.
+
+        A far end that never spoke BFD (`flap_count` 0, which counts from the start of Open vSwitch) or has switched
+        it off on purpose is taken to be there.
+        """
+        if self.link_state == "down":
+            return False
+        status = self.bfd_status
+        if status.get("forwarding", "true") == "true" or status.get("remote_state") == "admin_down":
+            return True
+        return status.get("flap_count", "0") == "0"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BridgeView:
+    """The data bridge; `dpid` is 0 until ovs-vswitchd has made it. `exists` is False if the database lacks it."""
+
+    name: str
+    dpid: int = 0
+    datapath_type: str = ""
+    ports: tuple[PortView, ...] = ()
+    exists: bool = True
+
+
+class Database(Protocol):
+    """The seam to OVSDB; `ovsdb.Monitor` is the real one."""
+
+    async def run(self, on_view: Callable[[BridgeView], None]) -> None:
+        """Call `on_view` with the whole bridge when it is first known and after each change, for ever."""
+
+    def want_bfd(self, trunks: frozenset[str]) -> None:
+        """Make BFD run on exactly these ports, as far as it is ours to decide."""
+
+    def close(self) -> None:
+        """Free the connection."""
+
+
+def plan_bfd(view: BridgeView, trunks: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Return the ports on which BFD must be set up, and those on which our settings must go.
+
+    Settings that somebody else made are left alone.
+    """
+    enable, undo = [], []
+    for port in view.ports:
+        ours = BFD_MARK in port.external_ids
+        complete = ours and all(port.bfd.get(key) == value for key, value in BFD_SETTINGS.items())
+        if port.name in trunks:
+            if not complete and (ours or not port.bfd.get("enable")):
+                enable.append(port.name)
+        elif ours:
+            undo.append(port.name)
+    return enable, undo
