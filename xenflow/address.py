@@ -17,7 +17,7 @@ MAX_UNIX_PATH_BYTES: Final = 107
 
 _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*")
 _ZONE = re.compile(r"[A-Za-z0-9._-]{1,15}")
-_FORMS: Final = "an address has the form ssl:HOST:PORT, tcp:HOST:PORT or unix:PATH, an IPv6 address in brackets"
+_FORMS: Final = "use ssl:HOST:PORT, tcp:HOST:PORT or unix:PATH, an IPv6 address in brackets"
 
 
 class Scheme(enum.StrEnum):

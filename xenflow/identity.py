@@ -50,7 +50,7 @@ class Identity:
         """Return the identity in text such as ``router/r1``, the form that people read. Raises ValueError."""
         role, slash, name = text.partition("/")
         if not slash or role not in _ROLES:
-            raise ValueError(f"an identity is one of {', '.join(_ROLES)}, a slash and a name (not {text[:80]!r})")
+            raise ValueError(f"use one of {', '.join(_ROLES)}, a slash and a name (not {text[:80]!r})")
         return cls(Role(role), name)
 
     @property

@@ -22,13 +22,16 @@ from typing import Annotated, Final, TypeAlias, TypeVar
 import msgspec
 
 from xenflow.errors import ConfigError
-from xenflow.identity import NAME_RULE
 from xenflow.typed import Problem, convert
 
 MAX_FILE_BYTES: Final = 1 << 20
 
 Name: TypeAlias = Annotated[
-    str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z", description=f"a name: {NAME_RULE}")
+    str,
+    msgspec.Meta(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,62}\Z",
+        description="a name of 1 to 63 of a-z, 0-9, '.', '_' and '-', beginning with a letter or a digit",
+    ),
 ]
 """The name of a node, router, host or network."""
 Mac: TypeAlias = Annotated[

@@ -86,6 +86,8 @@ class _Walk:
                 return self._mapping(value, wanted, key)
             case mi.UnionType():
                 return self._union(value, wanted, key)
+            case mi.AnyType():
+                return value
         try:
             return _scalar(value, wanted, self.base)
         except ValueError as error:
@@ -149,7 +151,7 @@ class _Walk:
             trial = _Walk(self.base)
             converted = trial.convert(_plain_key(name, wanted.key_type), wanted.key_type, at)
             self.problems += (Problem(at, f"the key {problem.reason}") for problem in trial.problems)
-            if converted in result:
+            if converted in result and converted is not _BAD:
                 self._bad(at, "the key stands here twice")
             result[converted] = self.convert(item, wanted.value_type, at)
         return _BAD if _BAD in result or _BAD in result.values() else result
@@ -219,7 +221,11 @@ def _from_text(value: str, kind: type, base: Path) -> object:
         return base / value
     if kind not in _TEXT:
         raise TypeError(f"settings cannot hold a {kind}")
-    return _TEXT[kind][1](value)
+    wanted, parse = _TEXT[kind]
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"must be {wanted}: {error}") from error
 
 
 def _size_reason(size: int, least: int | None, most: int | None, what: str) -> str:
