@@ -7,6 +7,10 @@ import shutil
 import subprocess
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared-machine", deadline=None)  # a slow example says nothing where cores are shared
+settings.load_profile("shared-machine")
 
 
 def _namespaces_allowed() -> bool:

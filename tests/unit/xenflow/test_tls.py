@@ -8,6 +8,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -366,3 +367,12 @@ def test_open_vswitch_takes_a_node_s_certificate(authority: Authority) -> None:
                 assert peer_identity(channel) == NODE
                 assert channel.recv(4) == b"\x01\x00\x00\x08"  # OpenFlow 1.0 hello, 8 bytes
             peer.communicate(timeout=10)
+
+
+def test_the_client_needs_the_standard_library_only() -> None:
+    program = """
+import sys, xenflow.tls, xenflow.settings
+print([name for name in ("OpenSSL", "cryptography", "click", "rich") if name in sys.modules])
+"""
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
