@@ -357,10 +357,8 @@ def test_open_vswitch_takes_a_node_s_certificate(authority: Authority) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
         target = f"ssl:127.0.0.1:{listener.getsockname()[1]}"
-        files = ["-p", node.key, "-c", node.certificate, "-C", authority.ca_path]
-        with subprocess.Popen(
-            ["ovs-ofctl", "-O", "OpenFlow10", *files, "show", target], stderr=subprocess.PIPE
-        ) as peer:
+        command = f"ovs-ofctl -O OpenFlow10 -p {node.key} -c {node.certificate} -C {authority.ca_path} show {target}"
+        with subprocess.Popen(command.split(), stderr=subprocess.PIPE) as peer:
             connection, _ = listener.accept()
             with controller.wrap_socket(connection, server_side=True) as channel:
                 assert channel.version() == "TLSv1.3"
