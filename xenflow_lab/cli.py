@@ -1,0 +1,139 @@
+"""`xenflow lab up | down | exec | status | list`: the lab for people; errors leave as messages with exit code 2."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.status import Status
+
+from xenflow.cli import output
+from xenflow.errors import ConfigError
+from xenflow_lab import teardown
+from xenflow_lab.lab import Lab, Say, only_lab
+from xenflow_lab.paths import lab_names
+from xenflow_lab.status import LabState, observe
+
+EXIT_NO: int = 1
+
+
+@click.group()
+def lab() -> None:
+    """Networks of nodes, virtual routers and hosts on this machine, each lab under its own name."""
+
+
+@lab.command()
+@click.argument("topology", type=click.Path(path_type=Path))
+@click.option("--name", default="", help="Name of the lab (default: the file's).")
+@click.option("--without-xenflow", is_flag=True, help="Only nodes, cables, guests: no controller, server or client.")
+def up(topology: Path, name: str, without_xenflow: bool) -> None:
+    """Build the lab that TOPOLOGY (TOML, see docs/lab.md) describes."""
+    with _progress() as say:
+        began = time.monotonic()
+        built = Lab(topology, name, with_xenflow=not without_xenflow, say=say)
+        built.up()
+    count = len(built.plan.machines)
+    click.echo(f"lab {built.name} is up: {count} machines in {time.monotonic() - began:.1f} s")
+
+
+@lab.command()
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every lab on this machine.")
+def down(name: str | None, everything: bool) -> None:
+    """Remove a lab and all that belongs to it (default: the only one)."""
+    _need_root()
+    names = lab_names() if everything else [name or only_lab()]
+    for one in names:
+        if not teardown.down(one, click.echo):
+            known = ", ".join(lab_names()) or "none"
+            raise ConfigError([f"no lab {one!r} is up (up: {known})"])
+        click.echo(f"lab {one} is down")
+
+
+@lab.command(name="exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--name", default="", help="Name of the lab (default: the only one).")
+@click.argument("who")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def execute(name: str, who: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND on the machine WHO, with its own network, /run and host name; its exit code is this one's."""
+    _need_root()
+    words = command[1:] if command[0] == "--" else command
+    argv = Lab.attach(name or only_lab()).enter_argv(who, words, os.getcwd())
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)
+
+
+@lab.command()
+@click.argument("name", required=False)
+@output.json_option
+def status(name: str | None, as_json: bool) -> None:
+    """Show machines and processes of a lab; exit code 1 if something is missing."""
+    _need_root()
+    state = observe(Lab.attach(name or only_lab()))
+    if as_json:
+        output.print_json({**msgspec.to_builtins(state), "healthy": state.healthy})
+    else:
+        _show(state)
+    if not state.healthy:
+        raise click.exceptions.Exit(EXIT_NO)
+
+
+@lab.command(name="list")
+@output.json_option
+def list_labs(as_json: bool) -> None:
+    """Show the names of the labs that are up."""
+    names = lab_names()
+    if as_json:
+        output.print_json(names)
+    else:
+        click.echo("\n".join(names) or "no lab is up")
+
+
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise ConfigError(["a lab needs root (namespaces and interfaces): run it with sudo"])
+
+
+@contextmanager
+def _progress() -> Iterator[Say]:
+    """Show one changing line on a terminal, plain lines elsewhere."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda line: click.echo(line, err=True)
+        return
+    with Status("", console=console) as shown:
+
+        def say(line: str) -> None:
+            if ":" in line:
+                console.print(line, highlight=False)
+            else:
+                shown.update(line)
+
+        yield say
+
+
+def _show(state: LabState) -> None:
+    rows: list[tuple[object, ...]] = []
+    for machine in state.machines:
+        head = (machine.name, machine.kind, machine.node)
+        if not machine.processes:
+            rows.append((*head, "", "", _yes(machine.alive)))
+        for process in machine.processes:
+            rows.append((*head, process.role, process.pid or "", _yes(process.alive)))
+            head = ("", "", "")
+    output.print_table(("MACHINE", "KIND", "NODE", "PROCESS", "PID", "ALIVE"), rows)
+    complete = "complete" if state.ready else "not complete"
+    click.echo(
+        f"lab {state.name}: {complete}; app {'answers' if state.app else 'does not answer'} at {state.app_socket}"
+    )
+
+
+def _yes(alive: bool) -> str:
+    return "yes" if alive else "NO"

@@ -1,0 +1,237 @@
+"""A lab as a Python object: what tests and benchmarks use, and the `xenflow lab` command.
+
+with Lab(Path("deploy/lab/demo.toml"), name="t1") as lab:
+    lab.run("red-h1", ["ping", "-c1", "10.0.2.10"], check=True)
+    lab.process("server", "n1").kill(9)
+    lab.process("server", "n1").start()
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import msgspec
+
+from xenflow.errors import ConfigError
+from xenflow_lab import build, checks, host, openvswitch, programs, spaces, teardown, toml
+from xenflow_lab import record as records
+from xenflow_lab import topology as topologies
+from xenflow_lab.command import run, wait_until
+from xenflow_lab.paths import ROOT, Paths, lab_names, lab_namespaces
+from xenflow_lab.plan import BRIDGE, CONTROLLER, Plan, plan
+from xenflow_lab.processes import Command, Process, Record, Started, is_alive
+from xenflow_lab.topology import Topology
+
+Say = Callable[[str], None]
+"""Takes one line of progress."""
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+class Lab:
+    """A lab, up or not. As a context manager it is up inside the block, and nothing is left behind it."""
+
+    def __init__(
+        self, topology: Path | Topology, name: str = "", *, with_xenflow: bool = True, say: Say = silent
+    ) -> None:
+        """Plan a lab under `name` (default: the file's); nothing is created yet. Raises ConfigError."""
+        if isinstance(topology, Path):
+            topology = topologies.load(topology)
+        if name and (problem := checks.lab_name_problem(name)):
+            raise ConfigError([problem])
+        self.plan: Plan = plan(topology, name)
+        self.name = self.plan.name
+        self.paths = Paths(self.name)
+        self.with_xenflow = with_xenflow
+        self.say = say
+        self.processes: dict[str, Process] = {}
+        self.record = records.LabRecord(self.name, with_xenflow=with_xenflow)
+
+    @classmethod
+    def attach(cls, name: str, *, say: Say = silent) -> Self:
+        """Return the lab `name` that is up already, built by another process. Raises ConfigError if there is none."""
+        paths = Paths(name)
+        kept = records.read(paths.record)
+        lab = cls(paths.topology, name, with_xenflow=kept.with_xenflow, say=say)
+        lab.record = kept
+        lab.processes = {
+            key: Process(entry.command, lab._keeper(), entry.started) for key, entry in kept.processes.items()
+        }
+        return lab
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self) -> None:
+        """Build the lab; on return all its processes run. A failure takes everything down again.
+
+        Raises ConfigError for what a person can put right, LabError for what failed underneath.
+        """
+        found = host.problems(self.plan.topology)
+        if found:
+            raise ConfigError(found)
+        with self._claim():
+            try:
+                host.raise_settings(self.name, self.say)
+                build.build(self)
+                self.record.ready = True
+                self._save()
+            except BaseException:
+                teardown.down(self.name, self.say)
+                raise
+
+    def down(self) -> None:
+        """Remove everything of the lab; no error if nothing is there."""
+        teardown.down(self.name, self.say)
+        self.processes.clear()
+
+    @contextmanager
+    def _claim(self) -> Iterator[None]:
+        """Take the name: the directory can be made only once."""
+        if lab_namespaces(self.name) and not self.paths.state.exists():
+            raise ConfigError([f"lab {self.name!r}: namespaces are left over: xenflow lab down {self.name}"])
+        ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            self.paths.state.mkdir(mode=0o755)
+        except FileExistsError as error:
+            way_out = f"xenflow lab down {self.name}, or another --name"
+            raise ConfigError([f"lab {self.name!r} is up already (or left over): {way_out}"]) from error
+        with open(self.paths.state / "lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            document = msgspec.to_builtins(self.plan.topology)
+            self.paths.topology.write_text(toml.encode(document), encoding="utf-8")
+            self._save()
+            yield
+
+    def _save(self) -> None:
+        records.write(self.paths.record, self.record)
+
+    def _keeper(self) -> Record:
+        return Record(self.holder_pid, self._note)
+
+    def _note(self, command: Command, started: Started | None) -> None:
+        self.record.note(command, started)
+        self._save()
+
+    def note_holder(self, who: str, holder: Started) -> None:
+        """Keep the process that holds a machine's namespaces."""
+        self.record.holders[who] = holder
+        self._save()
+
+    def holder_pid(self, who: str) -> int:
+        """Return the process that holds the namespaces of `who`. Raises ConfigError if there is no such machine."""
+        holder = self.record.holders.get(who)
+        if holder is None:
+            known = ", ".join(self.plan.machines)
+            raise ConfigError([f"lab {self.name!r} has no machine {who!r}; it has: {known}"])
+        if not is_alive(holder):
+            raise ConfigError([f"machine {who!r} of lab {self.name!r} is gone: xenflow lab down {self.name}"])
+        return holder.pid
+
+    def launch(self, role: str, who: str, argv: Sequence[str]) -> Process:
+        """Start a process of the lab on a machine, on record under its role."""
+        log = str(self.paths.log(who, role))
+        process = Process(Command(role, who, tuple(argv), log, openvswitch.environment()), self._keeper())
+        self.processes[records.key(role, who)] = process
+        process.start()
+        return process
+
+    def process(self, role: str, who: str = CONTROLLER) -> Process:
+        """Return a process of the lab: controller; ovsdb, vswitchd, server (nodes); client, zebra, … (routers).
+
+        Raises ConfigError if there is none.
+        """
+        try:
+            return self.processes[records.key(role, who)]
+        except KeyError as error:
+            raise ConfigError([f"lab {self.name!r} has no {role!r} on {who!r}"]) from error
+
+    def enter_argv(self, who: str, argv: Sequence[str | Path], directory: str = "") -> list[str]:
+        """Return the command that runs `argv` inside a machine."""
+        return spaces.enter_argv(self.holder_pid(who), argv, directory)
+
+    def run(
+        self,
+        who: str,
+        argv: Sequence[str | Path],
+        *,
+        timeout_s: float = 60.0,
+        check: bool = False,
+        stdin: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on a machine and return its result; with `check` a failure is a CalledProcessError."""
+        return subprocess.run(
+            self.enter_argv(who, argv, os.getcwd()),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=check,
+            input=stdin,
+        )
+
+    def popen(
+        self,
+        who: str,
+        argv: Sequence[str | Path],
+        *,
+        stdin: int | IO[str] | None = subprocess.DEVNULL,
+        stdout: int | IO[str] | None = subprocess.PIPE,
+        stderr: int | IO[str] | None = subprocess.PIPE,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        """Start a command on a machine; its pid is that of the command itself. The caller ends it, or `down` does."""
+        argv = self.enter_argv(who, argv, os.getcwd())
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, text=True)
+
+    def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30.0, what: str = "the condition") -> None:
+        """Return once `condition` is true. Raises LabError, naming `what`, after `timeout_s`."""
+        wait_until(condition, timeout_s, what)
+
+    @property
+    def app_socket(self) -> Path:
+        """The app's socket for local operators, as seen from outside."""
+        return self.paths.run(CONTROLLER) / Path(programs.APP_SOCKET).relative_to("/run")
+
+    def ovs_rundir(self, node: str) -> Path:
+        """Run directory of a node's Open vSwitch, as seen from outside."""
+        return self.paths.ovs(node)
+
+    def ofctl(self, node: str, command: str, *words: str) -> str:
+        """Run ovs-ofctl on a node's bridge and return its output. Raises LabError."""
+        target = f"unix:{self.paths.ovs(node)}/{BRIDGE}.mgmt"
+        return run(["ovs-ofctl", "-O", "OpenFlow10", command, target, *words])
+
+    def appctl(self, node: str, *words: str) -> str:
+        """Run ovs-appctl against a node's ovs-vswitchd and return its output. Raises LabError."""
+        rundir = self.paths.ovs(node)
+        pid = (rundir / "ovs-vswitchd.pid").read_text(encoding="ascii").strip()
+        return run(["ovs-appctl", "-t", rundir / f"ovs-vswitchd.{pid}.ctl", *words])
+
+    def vsctl(self, node: str, *words: str, wait: bool = True) -> str:
+        """Run one ovs-vsctl transaction on a node and return its output. Raises LabError."""
+        return openvswitch.vsctl(self.paths.ovs(node), words, wait=wait)
+
+
+def only_lab() -> str:
+    """Return the name of the lab that is up, if it is the only one. Raises ConfigError otherwise."""
+    names = lab_names()
+    if len(names) == 1:
+        return names[0]
+    if not names:
+        raise ConfigError(["no lab is up: xenflow lab up TOPOLOGY.toml"])
+    raise ConfigError([f"several labs are up, say which: {', '.join(names)}"])

@@ -1,0 +1,169 @@
+"""Settings files and commands of XenFlow's own programs in a lab. Pure: a plan -> text and argv.
+
+Every setting of the lab is one that a real installation has too; the lab adds nothing that only it could use.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Final
+
+from xenflow.errors import ConfigError
+from xenflow.identity import Identity
+from xenflow.pki import Authority, Lifetimes
+from xenflow.wire import Role
+from xenflow_lab.openvswitch import DATABASE, OPENFLOW_PORT, Tls
+from xenflow_lab.paths import Paths
+from xenflow_lab.plan import (
+    BRIDGE,
+    CONTROL_ADDRESS,
+    CONTROL_BRIDGE,
+    CONTROLLER,
+    CONTROLLER_ADDRESS,
+    Kind,
+    Machine,
+    Plan,
+)
+from xenflow_lab.topology import Controller, HostTable, RouterTable
+
+APP_PORT: Final = 6654
+SERVER_PORT: Final = 6655
+APP_SOCKET: Final = "/run/xenflow/app.sock"
+"""The app's socket for local operators, as the controller's machine sees it."""
+
+Settings = dict[str, object]
+
+
+def identities(plan: Plan) -> list[Identity]:
+    """Return everybody who needs a certificate."""
+    return [
+        Identity(Role.CONTROLLER, CONTROLLER),
+        Identity(Role.OPERATOR, "lab"),
+        *(Identity(Role.NODE, node.name) for node in plan.of_kind(Kind.NODE)),
+        *(Identity(Role.ROUTER, router.name) for router in plan.of_kind(Kind.ROUTER)),
+    ]
+
+
+def issue_certificates(plan: Plan, paths: Paths) -> None:
+    """Make the lab's own authority and all certificates."""
+    authority = Authority.create(paths.pki, Lifetimes())
+    for identity in identities(plan):
+        authority.issue(identity)
+
+
+def node_tls(paths: Paths, node: str) -> Tls:
+    """Return the certificate files that a node's switch uses."""
+    files = _tls(paths, Identity(Role.NODE, node))
+    return Tls(Path(files["key"]), Path(files["certificate"]), Path(files["ca"]))
+
+
+def _tls(paths: Paths, identity: Identity) -> dict[str, str]:
+    stem = paths.pki / identity.role.value / identity.name
+    return {
+        "ca": str(paths.pki / "ca.pem"),
+        "certificate": f"{stem}.pem",
+        "key": f"{stem}.key",
+        "crl": str(paths.pki / "crl.pem"),
+    }
+
+
+def app_settings(plan: Plan, paths: Paths) -> Settings:
+    """Return app.toml; `[app]` of the topology is laid over it."""
+    settings: Settings = {
+        "listen": f"ssl:{CONTROLLER_ADDRESS}:{APP_PORT}",
+        "openflow": f"ssl:{CONTROLLER_ADDRESS}:{OPENFLOW_PORT}",
+        "socket": APP_SOCKET,
+        "nodes": [node.name for node in plan.of_kind(Kind.NODE)],
+        "mode": plan.topology.lab.mode,
+        "tls": _tls(paths, Identity(Role.CONTROLLER, CONTROLLER)),
+    }
+    return overlay(settings, plan.topology.app)
+
+
+def server_settings(plan: Plan, paths: Paths, node: str) -> Settings:
+    """Return server.toml of a node; `[server]` of the topology is laid over it."""
+    settings: Settings = {
+        "node": node,
+        "app": f"ssl:{CONTROLLER_ADDRESS}:{APP_PORT}",
+        "listen": f"ssl:[{CONTROL_ADDRESS}%{CONTROL_BRIDGE}]:{SERVER_PORT}",
+        "definitions": str(paths.machine(node) / "xenflow" / "definitions.d"),
+        "ovs": {"database": f"unix:{DATABASE}", "rundir": str(Path(DATABASE).parent), "bridge": BRIDGE},
+        "tls": _tls(paths, Identity(Role.NODE, node)),
+    }
+    return overlay(settings, plan.topology.server)
+
+
+def client_settings(paths: Paths, router: Machine) -> Settings:
+    """Return client.toml of a router."""
+    return {
+        "router": router.name,
+        "server": f"ssl:[{CONTROL_ADDRESS}%{CONTROL_BRIDGE}]:{SERVER_PORT}",
+        "max_routes": router.table.client_max_routes if isinstance(router.table, RouterTable) else 0,
+        "tls": _tls(paths, Identity(Role.ROUTER, router.name)),
+    }
+
+
+def definitions(plan: Plan, node: str) -> Settings:
+    """Return what the node's server is told: all networks, its ports, the machines that start there."""
+    ports: list[Settings] = [{"name": end.port, "kind": "trunk"} for end in plan.trunk_ends(node)]
+    for access in plan.accesses:
+        if access.table.node == node:
+            port: Settings = {"name": access.port, "kind": "access"}
+            if access.table.network:
+                port["network"] = access.table.network
+            if access.table.vlans:
+                port["vlans"] = dict(access.table.vlans)
+            ports.append(port)
+    found: dict[str, list[Settings]] = {"router": [], "host": []}
+    for machine in plan.of_kind(Kind.ROUTER, Kind.HOST):
+        if machine.node == node:
+            found[machine.kind.value].append(_definition(plan, machine.name))
+    networks = [{"name": network.name, "vid": network.vid} for network in plan.topology.network]
+    tables = {"network": networks, "port": ports, **found}
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def _definition(plan: Plan, name: str) -> Settings:
+    table = plan.machines[name].table
+    interfaces = [
+        {
+            "mac": vif.interface.mac,
+            "network": vif.network,
+            "addresses": [text.partition("/")[0] for text in vif.interface.addresses],
+        }
+        for vif in plan.vifs
+        if vif.machine == name
+    ]
+    if isinstance(table, HostTable):
+        return {"name": name, "interface": interfaces}
+    for interface in interfaces:
+        del interface["addresses"]  # a router reports its own
+    caps = {"max_routes": table.max_routes, "max_flows": table.max_flows} if isinstance(table, RouterTable) else {}
+    return {"name": name, **{key: cap for key, cap in caps.items() if cap}, "interface": interfaces}
+
+
+def overlay(base: Settings, over: Settings) -> Settings:
+    """Return `base` with the keys of `over`, tables merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = overlay(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def program(name: str) -> str:
+    """Return the path of one of our programs, beside this Python or in PATH. Raises ConfigError."""
+    found = shutil.which(name, path=f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}")
+    if found is None:
+        raise ConfigError([f"{name} is not installed: pip install 'xenflow[lab]' beside {sys.executable}"])
+    return found
+
+
+def controller_argv(plan: Plan, config: Path) -> list[str]:
+    """Return the command of the app, stand-alone or in POX."""
+    if plan.topology.lab.controller is Controller.POX:
+        return [sys.executable, f"{os.environ['POX_HOME']}/pox.py", "xenflow.app", f"--config={config}"]
+    return [program("xenflow-controller"), "--config", str(config)]

@@ -1,0 +1,111 @@
+"""Taking a lab down by its name alone, whatever state it is in: half built, killed, or its record lost.
+
+What belongs to a lab: the network namespaces that carry its name, every process inside one of them, and its
+directory. All of it goes; nothing else is touched: a process is killed only while it is inside one of those
+namespaces, told by a descriptor, so that a pid in use again cannot be hit.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from xenflow.errors import ConfigError
+from xenflow_lab import host
+from xenflow_lab.command import LabError, run, wait_until
+from xenflow_lab.paths import Paths, lab_namespaces
+from xenflow_lab.processes import start_ticks
+
+GONE_TIMEOUT_S: Final = 15.0
+
+Namespace = tuple[int, int]
+"""Device and inode of a namespace."""
+
+
+def down(name: str, say: Callable[[str], None]) -> bool:
+    """Remove everything of the lab `name`; False if there was nothing.
+
+    Raises LabError if something stays, ConfigError when called from inside the lab.
+    """
+    paths = Paths(name)
+    files = lab_namespaces(name)
+    existed = bool(files) or paths.state.exists()
+    spaces = _namespaces(files)
+    if _namespace_of(os.getpid()) in spaces:
+        raise ConfigError([f"this shell is inside the lab {name!r}: leave it first"])
+    kill_inside(spaces)
+    _remove(files)
+    shutil.rmtree(paths.state, ignore_errors=True)
+    host.restore_settings(name, say)
+    host.forget_root()
+    return existed
+
+
+def _remove(files: Sequence[Path]) -> None:
+    """Remove namespaces; one that somebody else removes at the same moment is as good."""
+    batch = "".join(f"netns del {file.name}\n" for file in files)
+    if not batch:
+        return
+    try:
+        run(["ip", "-force", "-batch", "-"], stdin=batch)
+    except LabError:
+        if any(file.exists() for file in files):
+            raise
+
+
+def inside(spaces: Iterable[Namespace]) -> list[int]:
+    """Return the processes whose network namespace is one of `spaces`, zombies left out."""
+    wanted = set(spaces)
+    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
+    return [pid for pid in pids if _namespace_of(pid) in wanted and start_ticks(pid) is not None]
+
+
+def kill_inside(spaces: set[Namespace]) -> None:
+    """Kill every process inside `spaces` and wait until none is left: they may start others meanwhile."""
+
+    def none_left() -> bool:
+        pids = inside(spaces)
+        for pid in pids:
+            _kill(pid, spaces)
+        return not pids
+
+    if spaces:
+        wait_until(none_left, GONE_TIMEOUT_S, "end of the processes in the lab")
+
+
+def _kill(pid: int, spaces: set[Namespace]) -> None:
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _namespace_of(pid) in spaces:  # asked again, now that the descriptor pins the process
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(descriptor)
+    try:
+        os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return
+
+
+def _namespaces(files: Iterable[Path]) -> set[Namespace]:
+    """Return the namespaces behind `files`; a file that was made but never mounted on is no namespace."""
+    own = _namespace_of(os.getpid())
+    host_namespace = _namespace_of(1)
+    found = {(status.st_dev, status.st_ino) for status in map(os.stat, files)}
+    return {space for space in found if space[0] == (own or space)[0] and space not in (own, host_namespace)}
+
+
+def _namespace_of(pid: int) -> Namespace | None:
+    try:
+        status = os.stat(f"/proc/{pid}/ns/net")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+    return status.st_dev, status.st_ino
