@@ -146,6 +146,10 @@ class FlowTable:
         if value is not None:
             self.refused[key] = (value, reason)
 
+    def held_owners(self) -> list[Owner]:
+        """Return the owners for which installed flows are held."""
+        return list(self._held)
+
     @property
     def held(self) -> int:
         """How many installed flows wait for their owner to be in sync."""

@@ -315,6 +315,16 @@ def route_key(router: int, prefix: bytes) -> FlowKey:
     return build(Table.FIB, ROUTE_PRIORITY, router, prefix[:-1], prefix[-1])
 
 
+def wildcard(router: int, *, reactive: bool) -> Flows:
+    """Return the flow that leaves to the VM what has no flow of its own (paper, section II-D).
+
+    Reactive forwarding has it only while the cap is reached: otherwise the controller decides.
+    """
+    sheet = Sheet(Kind.ROUTE, router)
+    sheet.add(Table.EXACT if reactive else Table.FIB, 1, _TO_MACHINE, reg2=router)
+    return sheet.flows
+
+
 def via_hop(router: int, hop: int) -> FlowValue:
     """Return the value of a route flow through one next hop."""
     return actions.value(cookie(Kind.ROUTE, router), actions.load(HOP, hop) + goto(Table.NEIGHBOR))
@@ -338,6 +348,40 @@ def via_machine(router: int) -> FlowValue:
 def via_nothing(router: int) -> FlowValue:
     """Return the value of a blackhole's flow."""
     return actions.value(cookie(Kind.ROUTE, router), _DROP)
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """What an exact flow matches: where a packet came in, its addresses (packed), and its DSCP (upper 6 bits of TOS).
+
+    No layer 4: the fragments of a datagram must take one way.
+    """
+
+    port: int
+    vid: int
+    dl_src: bytes
+    dl_dst: bytes
+    source: bytes
+    destination: bytes
+    tos: int
+
+
+def exact(router: int, packet: Packet, route: FlowValue, idle_timeout_s: int) -> tuple[FlowKey, FlowValue]:
+    """Return the exact flow of a packet (paper, section II-A): it does what the route's flow would do."""
+    matched: MatchFields = {"in_port": packet.port, "reg0": packet.vid, "reg2": router, "nw_tos": packet.tos}
+    matched |= {"dl_src": packet.dl_src, "dl_dst": packet.dl_dst}
+    if len(packet.source) == 4:
+        matched |= {"dl_type": ETH_IP, "nw_src": packet.source, "nw_dst": packet.destination}
+    else:
+        matched |= {"dl_type": ETH_IPV6, "ipv6_src": packet.source, "ipv6_dst": packet.destination}
+    acts = route[actions.VALUE_HEAD.size :]
+    return nxm.flow_key(Table.EXACT, 100, **matched), actions.value(cookie(Kind.EXACT, router), acts, idle_timeout_s)
+
+
+def resume(regs: Sequence[int], port: int) -> bytes:
+    """Return the actions that put a packet from the controller back into the state in which it left the pipeline."""
+    acts = b"".join(actions.load(register, regs[place]) for place, register in enumerate((NETWORK, INTERFACE, ROUTER)))
+    return acts if port else acts + actions.load(whole(fields.IN_PORT), NO_PORT)
 
 
 def group(router: int, number: int, buckets: Sequence[int]) -> Flows:

@@ -1,0 +1,593 @@
+"""The controller: events in, effects out (sans-IO; time is an argument in seconds).
+
+Place in the flow: hosts (stand-alone, POX) -> *Controller* -> hosts. It holds the nodes, their routers and the fabric,
+and does nothing itself but hand each event to whom it concerns, then let what is due be sent:
+
+    server  -> Node (ports, machines), Router (routes, neighbors)   \\
+    switch  -> Datapath (dump, barriers), Node (ports up), learning   >  _finish: fabric.advance, acks, flush
+    time    -> Discovery (probes), settling                          /
+
+Nothing of a node or router is deleted before what is known of it is complete (Node.in_sync).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import partial
+
+from xenflow.errors import RemoteProtocolError
+from xenflow.identity import Identity
+from xenflow.model import Bridge, Key, Machine, MachineKind, Network, Port, PortKind
+from xenflow.replica import Change, Inbox
+from xenflow.wire import (
+    NODE_SCOPE,
+    VERSION,
+    Ack,
+    Answer,
+    Begin,
+    Close,
+    Confirm,
+    Confirmed,
+    End,
+    Hello,
+    Message,
+    Problem,
+    Query,
+    Role,
+    Update,
+    Welcome,
+)
+from xenflow_app import pipeline, queries
+from xenflow_app.datapath import Datapath
+from xenflow_app.discovery import Discovery
+from xenflow_app.effects import ClosePeer, CloseSwitch, Effect, ToPeer, ToSwitch
+from xenflow_app.fabric import Fabric
+from xenflow_app.flowtable import FABRIC, FlowTable, is_ours
+from xenflow_app.ids import Ids
+from xenflow_app.networks import Networks
+from xenflow_app.node import Node
+from xenflow_app.openflow import actions, encode, fields
+from xenflow_app.openflow.decode import entries
+from xenflow_app.openflow.values import (
+    BarrierReply,
+    ErrorMessage,
+    Features,
+    FlowRemoved,
+    FlowStats,
+    PacketIn,
+    PortReason,
+    PortStatus,
+    SwitchMessage,
+)
+from xenflow_app.packets import datagram
+from xenflow_app.router import Place, Router
+from xenflow_app.settings import AppSettings, Mode
+from xenflow_app.topology import End as TrunkEnd
+
+log = logging.getLogger(__name__)
+
+CONTROLLER_NAME = "controller"
+PROBE_PATIENCE_S = 1.5
+"""How long a new trunk may stay silent before the others go on without it."""
+SETTLE_GRACE_S = 10.0
+"""How long after the start nodes that do not appear are waited for."""
+QUIET_S = 1.0
+"""Without a list of nodes: how long no new node must have appeared."""
+UNCONFIRMED_S = 0.3
+"""How long after a barrier a node without a server is taken to have followed."""
+
+
+class Controller:
+    """See the module. `effects` returns, and forgets, what has to be done since the last call."""
+
+    def __init__(self, settings: AppSettings) -> None:
+        self.settings = settings
+        self.nodes: dict[str, Node] = {}
+        self.flows: dict[str, FlowTable] = {}
+        self.fabric = Fabric(self.flows)
+        self.networks = Networks()
+        self.discovery = Discovery(os.urandom(32), settings.probe_interval_s)
+        self.refused: dict[str, int] = {}
+        self.reactive = settings.mode is Mode.REACTIVE
+        self._ids = Ids()
+        self._effects: list[Effect] = []
+        self._peers: dict[int, Identity] = {}
+        self._switches: dict[int, Node] = {}
+        self._strays: dict[int, Features] = {}
+        self._tokens: dict[int, Node] = {}
+        self._token = 0
+        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._now = 0.0
+        self._started: float | None = None
+        self._last_new_node = 0.0
+
+    # -- hosts -----------------------------------------------------------------------------------------------------------
+
+    def effects(self) -> list[Effect]:
+        """Return what has to be done, in order."""
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_deadline(self) -> float:
+        """Return when `tick` should be called at the latest."""
+        waits = [self.discovery.next_deadline(), *(when for when, _ in self._timers)]
+        if not self.fabric.settled:
+            waits.append(self._now + 0.1)
+        return min([*waits, self._now + self.settings.probe_interval_s])
+
+    def tick(self, now: float) -> None:
+        """Time has passed."""
+        self._begin(now)
+        due = [call for when, call in self._timers if when <= now]
+        self._timers = [item for item in self._timers if item[0] > now]
+        for call in due:
+            call()
+        for end in self.discovery.probes(now):
+            node = self.nodes.get(end.node)
+            if node is not None and node.switch is not None and node.dpid is not None:
+                frame = self.discovery.frame(end, node.dpid)
+                self._to_switch(node, encode.packet_out(actions.output(end.port), frame))
+        if self.discovery.expire(now):
+            self._links_changed()
+        self._finish()
+
+    # -- servers and operators -------------------------------------------------------------------------------------------
+
+    def peer_opened(self, peer: int, identity: Identity, hello: Hello, now: float) -> Welcome:
+        """A server or an operator has connected. Raises RemoteProtocolError for who has no business here."""
+        self._begin(now)
+        if identity.role is Role.NODE:
+            node = self._node(identity.name)
+            if node.peer is not None:
+                self._effects.append(ClosePeer(node.peer, "another connection of the same node took over"))
+                self._peers.pop(node.peer, None)
+                self._confirm_later(node)
+            node.peer = peer
+            node.inbox.suspend()
+            for inbox in node.router_inboxes.values():
+                inbox.suspend()
+            log.info("server connected node=%s", node.name)
+        elif identity.role is not Role.OPERATOR:
+            raise RemoteProtocolError(f"a {identity.role} has no business here")
+        self._peers[peer] = identity
+        return Welcome(VERSION, Role.CONTROLLER, CONTROLLER_NAME)
+
+    def peer_closed(self, peer: int, now: float) -> None:
+        """The connection is gone; what it told stays as it is until it comes back."""
+        self._begin(now)
+        identity = self._peers.pop(peer, None)
+        node = self.nodes.get(identity.name) if identity is not None and identity.role is Role.NODE else None
+        if node is not None and node.peer == peer:
+            node.peer = None
+            log.info("server away node=%s", node.name)
+            self._confirm_later(node)
+        self._finish()
+
+    def peer_message(self, peer: int, message: Message, now: float) -> None:
+        """A message has come. Raises RemoteProtocolError for what must not come; the host closes the connection."""
+        identity = self._peers.get(peer)
+        if identity is None:
+            return
+        self._begin(now)
+        if identity.role is Role.OPERATOR:
+            if not isinstance(message, Query):
+                raise RemoteProtocolError(f"{type(message).__name__} from an operator")
+            body, error = queries.answer(self, message.what, message.arguments)
+            self._effects.append(ToPeer(peer, Answer(message.number, body, error)))
+            return
+        node = self.nodes[identity.name]
+        match message:
+            case Begin() | Update() | End():
+                if message.scope == NODE_SCOPE:
+                    self._node_facts(node, node.inbox.receive(message))
+                else:
+                    self._router_facts(node, message)
+            case Close():
+                self._close_scope(node, message.scope)
+            case Confirmed():
+                whose = self._tokens.pop(message.token, None)
+                if whose is not None:
+                    self._node_confirmed(whose)
+            case _:
+                raise RemoteProtocolError(f"{type(message).__name__} from a node")
+        self._finish()
+
+    # -- switches --------------------------------------------------------------------------------------------------------
+
+    def switch_opened(self, switch: int, features: Features, node: str | None, now: float) -> None:
+        """A switch has connected; `node` is its identity, None on loopback. Raises RemoteProtocolError to refuse it."""
+        self._begin(now)
+        self._switches[switch] = None
+        if node is not None:
+            self._bind(self._node(node), switch, features)
+        else:
+            owner = next(
+                (item for item in self.nodes.values() if item.bridge and item.bridge.dpid == features.dpid), None
+            )
+            if owner is None:
+                self._strays[switch] = features
+            else:
+                self._bind(owner, switch, features)
+        self._finish()
+
+    def switch_closed(self, switch: int, now: float) -> None:
+        """The connection is gone; the switch goes on with what it has."""
+        self._begin(now)
+        self._strays.pop(switch, None)
+        node = self._switches.pop(switch, None)
+        if node is not None and node.switch == switch:
+            self._unbind(node)
+        self._finish()
+
+    def switch_message(self, switch: int, message: SwitchMessage, now: float) -> None:
+        """A message has come from a switch."""
+        node = self._switches.get(switch)
+        if node is None or node.switch != switch:
+            return
+        self._begin(now)
+        match message:
+            case BarrierReply():
+                node.datapath.barrier(message)
+            case FlowStats():
+                if node.datapath.dump(message):
+                    self._dumped(node)
+            case PacketIn():
+                self._packet_in(node, message)
+            case PortStatus():
+                node.port_up[message.number] = message.up and message.reason is not PortReason.DELETE
+                self._watch_trunks(node)
+            case FlowRemoved():
+                self._flow_removed(node, message)
+            case ErrorMessage():
+                key = node.datapath.error(message)
+                log.warning(
+                    "switch refused node=%s type=%d code=%d flow=%s",
+                    node.name,
+                    message.type,
+                    message.code,
+                    "none" if key is None else key.hex(),
+                )
+            case _:
+                pass
+        self._finish()
+
+    def _bind(self, node: Node, switch: int, features: Features) -> None:
+        bridge = node.bridge
+        if bridge is not None and bridge.dpid != features.dpid:
+            text = f"datapath {features.dpid:016x} is not the bridge {bridge.dpid:016x} of node {node.name}"
+            raise RemoteProtocolError(text)
+        if node.switch is not None:
+            self._effects.append(CloseSwitch(node.switch, "another connection of the same bridge took over"))
+            self._unbind(node)
+        self._switches[switch] = node
+        node.switch, node.dpid = switch, features.dpid
+        node.port_up = {port.number: port.up for port in features.ports}
+        self.fabric.node_back(node.name)
+        self.discovery.node_back(node.name, self._now)
+        node.datapath.start()
+        self._watch_trunks(node)
+        log.info("switch connected node=%s dpid=%016x", node.name, features.dpid)
+
+    def _unbind(self, node: Node) -> None:
+        node.switch = None
+        node.datapath.lost()
+        self.discovery.node_away(node.name)
+        self.fabric.node_away(node.name)
+        log.info("switch away node=%s", node.name)
+
+    def _dumped(self, node: Node) -> None:
+        for router in node.routers.values():
+            if router.planned and router.exact:
+                router.exact.adopt()
+        if self.fabric.settled:
+            self._adopt_learned(node)
+        due = node.flows.due
+        log.info(
+            "switch in view node=%s flows=%d due=%s held=%d", node.name, len(node.flows.actual), due, node.flows.held
+        )
+
+    def _packet_in(self, node: Node, packet: PacketIn) -> None:
+        if packet.table == pipeline.Table.ADMISSION:
+            end = TrunkEnd(node.name, packet.in_port)
+            if self.discovery.hear(end, packet.data, self._node_of, self._now):
+                self._links_changed()
+        elif packet.table == pipeline.Table.LEARN_LIMIT:
+            self._learn(node, packet.in_port, packet.regs[0], packet.data[6:12])
+        elif packet.table == pipeline.Table.EXACT:
+            self._first_packet(node, packet)
+
+    def _learn(self, node: Node, port: int, vid: int, mac: bytes) -> None:
+        before = self.fabric.location(vid, mac)
+        limits = self.settings.limits
+        learned = node.learn(
+            port, vid, mac, self.fabric, most=limits.max_macs_per_port, idle_timeout_s=limits.mac_age_s
+        )
+        if learned and before is not None and (before.node, before.member.port) != (node.name, port):
+            self.nodes[before.node].forget_learned(before.member.port, vid, mac)
+
+    def _first_packet(self, node: Node, packet: PacketIn) -> None:
+        """Reactive: decide for a packet that no exact flow matched, and send it on its way; nothing is lost."""
+        seen = datagram(packet.data)
+        router = next((item for item in node.routers.values() if item.number == packet.regs[2]), None)
+        onward = pipeline.goto(pipeline.Table.MACHINE)
+        if router is not None and router.exact is not None and router.planned and seen is not None:
+            key = router.exact.first(
+                pipeline.Packet(
+                    packet.in_port, packet.regs[0], seen.dl_src, seen.dl_dst, seen.source, seen.destination, seen.tos
+                )
+            )
+            if key is not None:
+                onward = node.flows.desired[key][actions.VALUE_HEAD.size :]
+        node.datapath.flush()
+        acts = pipeline.resume(packet.regs, packet.in_port) + onward
+        self._to_switch(node, encode.packet_out(acts, packet.data, packet.in_port or actions.NONE))
+
+    def _flow_removed(self, node: Node, message: FlowRemoved) -> None:
+        kind, owner = message.cookie >> 40 & 0xFF, message.cookie & 0xFFFFFFFF
+        if message.cookie >> 48 != int.from_bytes(b"XF", "big"):
+            return
+        if kind == pipeline.Kind.LEARNED:
+            self._unlearn(node, message.key)
+        elif kind == pipeline.Kind.EXACT:
+            for router in node.routers.values():
+                if router.number == owner and router.exact:
+                    router.exact.aged(message.key)
+        node.flows.gone(message.key)
+
+    def _unlearn(self, node: Node, key: bytes) -> None:
+        port, vid, mac = _learned_key(key)
+        node.unlearn(port, vid, mac, self.fabric)
+
+    def _adopt_learned(self, node: Node) -> None:
+        """After a restart: what the switch still knows of machines behind access ports holds."""
+        for key, value in list(node.flows.actual.items()):
+            if is_ours(value) and value[2] == pipeline.Kind.LEARNED:
+                self._learn(node, *_learned_key(key))
+
+    # -- facts of a node -------------------------------------------------------------------------------------------------
+
+    def _node_facts(self, node: Node, change: Change) -> None:
+        changed: list[Key] = [(fact.KIND, fact.key) for fact in change.upserts] + change.withdrawals
+        kinds = {kind for kind, _ in changed}
+        if Bridge.KIND in kinds:
+            self._check_bridge(node)
+        if Network.KIND in kinds:
+            for text in self.networks.declare(node.name, node.networks):
+                self._problem(node, NODE_SCOPE, text)
+        for kind, key in changed:
+            if kind == Machine.KIND:
+                self._machine(node, key.decode())
+        if change.in_sync and not node.known:
+            node.known = True
+            log.info("node in sync node=%s ports=%d machines=%d", node.name, len(node.ports), len(node.machines))
+            node.flows.want_group((FABRIC, "static"), pipeline.static(reactive=self.reactive))
+        if self.networks.take_changed():
+            self._plan_all_ports()
+        else:
+            self._plan_ports(node, node.changed_ports(changed))
+        if Port.KIND in kinds:
+            self._watch_trunks(node)
+        if change.in_sync and self.fabric.settled:
+            self._release(node)
+
+    def _machine(self, node: Node, name: str) -> None:
+        """A machine's definition is new, changed or gone."""
+        machine = node.machine(name)
+        router = node.routers.get(name)
+        if machine is not None and machine.kind is MachineKind.ROUTER:
+            place = self._place(node, machine)
+            if router is not None and router.machine == machine and router.vids == place.vids:
+                return
+            was_planned = router is not None and router.planned
+            if router is not None:
+                router.unplan()
+            idle = self.settings.reactive.idle_timeout_s if self.reactive else 0
+            router = Router(self._ids.of(name.encode()), machine, place, idle_timeout_s=idle)
+            node.routers[name] = router
+            inbox = node.router_inboxes.get(name)
+            if inbox is not None:
+                router.load(inbox.facts.values())
+                if inbox.in_sync or was_planned:
+                    router.plan()
+        elif router is not None:
+            self._remove_router(node, router)
+
+    def _place(self, node: Node, machine: Machine) -> Place:
+        vids = self.networks.agreed(node.name)
+        return Place(
+            node.flows, {item.number: vids[item.network] for item in machine.interfaces if item.network in vids}
+        )
+
+    def _remove_router(self, node: Node, router: Router) -> None:
+        router.unplan()
+        del node.routers[router.name]
+        node.router_inboxes.pop(router.name, None)
+        node.flows.release(router.number)
+        log.info("router gone router=%s node=%s", router.name, node.name)
+
+    def _check_bridge(self, node: Node) -> None:
+        bridge = node.bridge
+        if bridge is None:
+            return
+        if node.switch is not None and node.dpid != bridge.dpid:
+            self._effects.append(CloseSwitch(node.switch, f"its datapath id is not that of node {node.name}"))
+            self._unbind(node)
+        for switch, features in list(self._strays.items()):
+            if features.dpid == bridge.dpid:
+                del self._strays[switch]
+                self._bind(node, switch, features)
+
+    def _plan_ports(self, node: Node, names: set[str]) -> None:
+        for name in sorted(names):
+            node.plan_port(name, self.networks.agreed(node.name), self.networks.vids(), self.fabric)
+
+    def _plan_all_ports(self) -> None:
+        for node in self.nodes.values():
+            for machine in node.machines:
+                self._machine(node, machine.name)
+            self._plan_ports(node, {port.name for port in node.ports})
+
+    # -- facts of a router -----------------------------------------------------------------------------------------------
+
+    def _router_facts(self, node: Node, message: Begin | Update | End) -> None:
+        name = message.scope
+        machine = node.machine(name)
+        if node.known and (machine is None or machine.kind is not MachineKind.ROUTER):
+            self._problem(node, name, f"no router {name!r} runs on node {node.name}")
+            return
+        inbox = node.router_inboxes.setdefault(name, Inbox(name))
+        change = inbox.receive(message)
+        router = node.routers.get(name)
+        if router is not None:
+            was_planned = router.planned
+            if router.apply(change):
+                ports = {port.name for port in node.ports if port.machine == name}
+                self._plan_ports(node, ports)
+            if router.planned and not was_planned:
+                node.flows.release(router.number)
+                log.info("router in sync router=%s node=%s routes=%d", name, node.name, len(router.rib))
+        if not isinstance(message, Begin):
+            node.acks[name] = message.seq
+
+    def _close_scope(self, node: Node, name: str) -> None:
+        node.router_inboxes.pop(name, None)
+        router = node.routers.get(name)
+        if router is not None:
+            self._remove_router(node, router)
+            self._machine(node, name)
+            self._plan_ports(node, {port.name for port in node.ports if port.machine == name})
+
+    # -- links -----------------------------------------------------------------------------------------------------------
+
+    def _watch_trunks(self, node: Node) -> None:
+        """Probe the trunks that are up, and take down links whose end is not."""
+        up = {
+            TrunkEnd(node.name, port.number) for port in node.ports if port.kind is PortKind.TRUNK and node.is_up(port)
+        }
+        for end in self.discovery.ends(node.name) - up:
+            self.discovery.close(end)
+        for end in up:
+            self.discovery.open(end, self._now)
+        self._links_changed()
+
+    def _links_changed(self) -> None:
+        self.fabric.set_graph(self.discovery.links())
+
+    def _node_of(self, dpid: int) -> str | None:
+        return next((node.name for node in self.nodes.values() if node.dpid == dpid), None)
+
+    # -- what follows from every event -----------------------------------------------------------------------------------
+
+    def _begin(self, now: float) -> None:
+        self._now = now
+        if self._started is None:
+            self._started = now
+
+    def _finish(self) -> None:
+        """Let everything that is due go its way."""
+        settles = not self.fabric.settled and self._all_known()
+        if settles:
+            self._settle()
+        for name in self.fabric.advance():
+            node = self.nodes[name]
+            if node.switch is not None:
+                node.datapath.when_confirmed(partial(self._ask_confirmation, node))
+        if settles:
+            for node in self.nodes.values():
+                self._release(node)
+        for node in self.nodes.values():
+            if node.acks and node.flows.ready:
+                acks, node.acks = node.acks, {}
+                node.datapath.when_confirmed(partial(self._acknowledge, node, acks))
+            node.datapath.flush()
+
+    def _all_known(self) -> bool:
+        """Tell whether what nodes and links there are is known, or has been waited for long enough."""
+        nodes = [self.nodes.get(name) for name in self.settings.nodes or self.nodes]
+        ready = [node is not None and node.known and node.flows.ready for node in nodes]
+        started = self._started if self._started is not None else self._now
+        if self._now - started >= SETTLE_GRACE_S:
+            return any(ready)
+        quiet = bool(self.settings.nodes) or self._now - self._last_new_node >= QUIET_S
+        return bool(ready) and all(ready) and quiet and not self.discovery.waiting(self._now, PROBE_PATIENCE_S)
+
+    def _settle(self) -> None:
+        log.info("fabric settled nodes=%d links=%d", len(self.nodes), len(self.fabric.graph.edges))
+        self.fabric.settle()
+        for node in self.nodes.values():
+            self._adopt_learned(node)
+
+    def _release(self, node: Node) -> None:
+        """The node's facts are complete: what is installed for nobody may go."""
+        for owner in node.flows.held_owners():
+            if node.in_sync(owner, settled=self.fabric.settled):
+                node.flows.release(owner)
+
+    def _ask_confirmation(self, node: Node) -> None:
+        if node.peer is None:
+            self._after(UNCONFIRMED_S, partial(self._node_confirmed, node))
+            return
+        self._token += 1
+        self._tokens[self._token] = node
+        self._effects.append(ToPeer(node.peer, Confirm(self._token)))
+
+    def _confirm_later(self, node: Node) -> None:
+        """Who was asked for confirmation is gone; packets will have followed after a while."""
+        for token in [token for token, whose in self._tokens.items() if whose is node]:
+            del self._tokens[token]
+            self._after(UNCONFIRMED_S, partial(self._node_confirmed, node))
+
+    def _node_confirmed(self, node: Node) -> None:
+        self.fabric.confirmed(node.name)
+
+    def _acknowledge(self, node: Node, acks: dict[str, int]) -> None:
+        if node.peer is None:
+            return
+        for name, seq in acks.items():
+            router = node.routers.get(name)
+            self._effects.append(ToPeer(node.peer, Ack(name, seq, 0 if router is None else router.shed)))
+
+    def _after(self, delay_s: float, call: Callable[[], None]) -> None:
+        self._timers.append((self._now + delay_s, call))
+
+    def _node(self, name: str) -> Node:
+        """Return the node of that name, new if it must be. Raises RemoteProtocolError for one that is not allowed."""
+        node = self.nodes.get(name)
+        if node is None:
+            if self.settings.nodes and name not in self.settings.nodes:
+                raise RemoteProtocolError(f"node {name!r} is not one of this controller's nodes")
+            flows = FlowTable()
+            datapath = Datapath(flows, partial(self._send, name), partial(self._owner_in_sync, name))
+            node = self.nodes[name] = Node(name, flows, datapath)
+            self.flows[name] = flows
+            self.fabric.node_away(name)
+            self._last_new_node = self._now
+        return node
+
+    def _owner_in_sync(self, name: str, owner: int) -> bool:
+        return self.nodes[name].in_sync(owner, settled=self.fabric.settled)
+
+    def _send(self, name: str, data: bytes) -> None:
+        self._to_switch(self.nodes[name], data)
+
+    def _to_switch(self, node: Node, data: bytes) -> None:
+        if node.switch is not None:
+            self._effects.append(ToSwitch(node.switch, data))
+
+    def _problem(self, node: Node, scope: str, text: str) -> None:
+        """Something of a node was refused: counted, logged once, and told."""
+        first = text not in self.refused
+        self.refused[text] = self.refused.get(text, 0) + 1
+        if first:
+            log.warning("refused node=%s scope=%s reason=%s", node.name, scope or "node", text)
+            if node.peer is not None:
+                self._effects.append(ToPeer(node.peer, Problem(scope, text)))
+
+
+def _learned_key(key: bytes) -> tuple[int, int, bytes]:
+    """Return port, VLAN id and MAC in the key of a learned flow."""
+    matched = dict(entries(key[3:]))
+    number = [int.from_bytes(matched[header], "big") for header in (fields.IN_PORT, fields.REG0)]
+    return number[0], number[1], matched[fields.ETH_SRC]

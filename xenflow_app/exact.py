@@ -1,0 +1,108 @@
+"""Reactive forwarding: an exact flow for each kind of packet that has been seen (paper, section II-A).
+
+Place in the flow: packet-in -> *exact flow, from the RIB* -> switch; and change of a route -> the exact flows that it
+changes. What a neighbor's MAC is does not matter here: an exact flow names a next hop, as a route's flow does.
+
+Exact flows age in the switch (idle timeout). After a restart of the controller they are taken over from the dump.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenflow.model import Prefix
+from xenflow_app import pipeline
+from xenflow_app.flowtable import FlowKey, cookie, kind_of, owner_of
+from xenflow_app.openflow import actions, fields
+from xenflow_app.openflow.decode import entries
+
+if TYPE_CHECKING:
+    from xenflow_app.router import Router
+
+
+class ExactFlows:
+    """The exact flows of one router, by destination."""
+
+    def __init__(self, router: Router, idle_timeout_s: int) -> None:
+        self._router = router
+        self._idle_timeout_s = idle_timeout_s
+        self._by_destination: dict[bytes, set[FlowKey]] = {}
+        self._destination: dict[FlowKey, bytes] = {}
+        self._full = False
+
+    def __len__(self) -> int:
+        return len(self._destination)
+
+    @property
+    def shed(self) -> int:
+        """1 while packets without a flow go to the VM because the cap is reached, else 0."""
+        return int(self._full)
+
+    def first(self, packet: pipeline.Packet) -> FlowKey | None:
+        """Want the flow for a packet that had none; None where the cap leaves it to the VM."""
+        router = self._router
+        cap = router.machine.max_flows
+        self._set_full(bool(cap) and len(self) >= cap)
+        if self._full:
+            return None
+        route = router.value_for(router.rib.lookup(packet.destination))
+        key, value = pipeline.exact(router.number, packet, route, self._idle_timeout_s)
+        self._note(key, packet.destination)
+        router.flows.want(key, value)
+        return key
+
+    def changed(self, prefix: Prefix) -> None:
+        """The route to `prefix` is new, changed or gone: decide anew for the destinations under it."""
+        length = prefix[-1]
+        shift = (len(prefix) - 1) * 8 - length
+        covered = int.from_bytes(prefix[:-1], "big") >> shift
+        for destination, keys in self._by_destination.items():
+            if len(destination) == len(prefix) - 1 and int.from_bytes(destination, "big") >> shift == covered:
+                self._decide(destination, keys)
+
+    def _decide(self, destination: bytes, keys: set[FlowKey]) -> None:
+        router = self._router
+        acts = router.value_for(router.rib.lookup(destination))[actions.VALUE_HEAD.size :]
+        owner = cookie(pipeline.Kind.EXACT, router.number)
+        value = actions.value(owner, acts, self._idle_timeout_s)
+        for key in keys:
+            router.flows.want(key, value)
+
+    def adopt(self) -> None:
+        """Take over what the switch has of this router: the flows stay, with what the routes now say."""
+        for key, value in list(self._router.flows.actual.items()):
+            if kind_of(value) == pipeline.Kind.EXACT and owner_of(value) == self._router.number:
+                matched = dict(entries(key[3:]))
+                destination = matched.get(fields.IP_DST) or matched.get(fields.IPV6_DST)
+                if destination is not None:
+                    self._note(key, destination)
+                    self._decide(destination, {key})
+
+    def aged(self, key: FlowKey) -> None:
+        """The switch removed the flow: nobody has used it for the idle timeout."""
+        self._router.flows.unwant(key)
+        destination = self._destination.pop(key, None)
+        if destination is not None:
+            keys = self._by_destination[destination]
+            keys.discard(key)
+            if not keys:
+                del self._by_destination[destination]
+        cap = self._router.machine.max_flows
+        self._set_full(bool(cap) and len(self) >= cap)
+
+    def clear(self) -> None:
+        """Want none any more."""
+        for key in self._destination:
+            self._router.flows.unwant(key)
+        self._by_destination.clear()
+        self._destination.clear()
+
+    def _note(self, key: FlowKey, destination: bytes) -> None:
+        self._by_destination.setdefault(destination, set()).add(key)
+        self._destination[key] = destination
+
+    def _set_full(self, full: bool) -> None:
+        if full != self._full:
+            self._full = full
+            wildcard = pipeline.wildcard(self._router.number, reactive=True) if full else {}
+            self._router.flows.want_group((self._router.number, "wildcard"), wildcard)

@@ -1,0 +1,268 @@
+"""The virtual networks over the trunks: which port is in which network, where each MAC is, and how frames get there.
+
+Place in the flow: ports, machines, learned MACs, links -> *trees and ways* -> flows of every node.
+
+    attach/detach   ports of a node in a network           -> gate and flood flows, per network and node
+    locate/forget   (network, MAC) -> node and how it leaves -> egress flows, per network and MAC, on every node
+    set_graph       links                                  -> a forest per network, paths toward each node
+
+A change of links goes step by step (topology.py says why no step has a loop): `advance` takes the next step when the
+last one is confirmed on every connected node that it touched, and returns the nodes whose confirmation it now awaits.
+Nothing is planned before `settled`: what nodes and links there are must be known first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from xenflow_app import pipeline
+from xenflow_app.flowtable import FlowTable
+from xenflow_app.topology import Edge, Forest, Graph, forest, next_forest, next_paths, toward
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A port of a node in a network; `wire` is the VLAN id on an access port's wire, None at a vif."""
+
+    port: int
+    wire: int | None
+
+    def leave(self) -> bytes:
+        """Return the actions that send a frame out of the port."""
+        return pipeline.leave_vif(self.port) if self.wire is None else pipeline.leave_access(self.port, self.wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a MAC is: the node, and the port it is behind."""
+
+    node: str
+    member: Member
+
+
+@dataclass(slots=True)
+class _Network:
+    members: dict[str, set[Member]] = field(default_factory=dict)
+    tree: Forest = frozenset()
+    planned: set[str] = field(default_factory=set)
+    dirty: bool = True
+    """Its flows must be planned anew."""
+    stale: bool = True
+    """Its tree may not be what it should be."""
+
+
+class Fabric:
+    """See the module. `nodes` maps each known node to its flows; `away` holds those without a control connection."""
+
+    def __init__(self, nodes: Mapping[str, FlowTable]) -> None:
+        self.settled = False
+        self.graph = Graph()
+        self.awaiting: set[str] = set()
+        self._nodes = nodes
+        self._networks: dict[int, _Network] = {}
+        self._where: dict[tuple[int, bytes], Location] = {}
+        self._at: dict[str, set[tuple[int, bytes]]] = {}
+        self._paths: dict[str, dict[str, Edge]] = {}
+        self._dirty_macs: set[tuple[int, bytes]] = set()
+        self._stale_paths = True
+        self._away: dict[str, dict[int, set[Edge]]] = {}
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+
+    def attach(self, node: str, vid: int, member: Member) -> None:
+        """A port of the node is in the network."""
+        network = self._networks.setdefault(vid, _Network())
+        network.members.setdefault(node, set()).add(member)
+        network.dirty = network.stale = True
+        if member.wire is not None:
+            self._dirty_macs |= {where for where in self._where if where[0] == vid}
+
+    def detach(self, node: str, vid: int, member: Member) -> None:
+        """The port is not in the network any more."""
+        network = self._networks.get(vid)
+        if network is not None and node in network.members:
+            network.members[node].discard(member)
+            if not network.members[node]:
+                del network.members[node]
+            network.dirty = network.stale = True
+
+    def locate(self, vid: int, mac: bytes, location: Location) -> None:
+        """The MAC is there, and nowhere else."""
+        where = (vid, mac)
+        before = self._where.get(where)
+        if before == location:
+            return
+        if before is not None:
+            self._at[before.node].discard(where)
+        self._where[where] = location
+        self._at.setdefault(location.node, set()).add(where)
+        self._dirty_macs.add(where)
+        self._stale_paths |= location.node not in self._paths
+
+    def forget(self, vid: int, mac: bytes, location: Location | None = None) -> None:
+        """The MAC is not there any more; with a location: only if that is where it is."""
+        where = (vid, mac)
+        before = self._where.get(where)
+        if before is not None and location in (None, before):
+            del self._where[where]
+            self._at[before.node].discard(where)
+            self._dirty_macs.add(where)
+
+    def location(self, vid: int, mac: bytes) -> Location | None:
+        """Return where a MAC is."""
+        return self._where.get((vid, mac))
+
+    def locations(self) -> Mapping[tuple[int, bytes], Location]:
+        """Return where every MAC is, by VLAN id and MAC."""
+        return self._where
+
+    def set_graph(self, edges: Iterable[Edge]) -> None:
+        """These are the links that work now."""
+        graph = Graph(edges)
+        if graph.edges != self.graph.edges:
+            self.graph = graph
+            self._stale()
+
+    def _stale(self) -> None:
+        self._stale_paths = True
+        for network in self._networks.values():
+            network.stale = True
+
+    def node_away(self, node: str) -> None:
+        """The node's switch is out of reach: it goes on with what it has."""
+        self._away[node] = {
+            vid: {link for link in network.tree if node in (link.a.node, link.b.node)}
+            for vid, network in self._networks.items()
+        }
+        self.awaiting.discard(node)
+        self._stale()
+
+    def node_back(self, node: str) -> None:
+        """The node's switch is in reach again."""
+        self._away.pop(node, None)
+        self._stale()
+
+    def tree(self, vid: int) -> Forest:
+        """Return the links on which the network floods now."""
+        network = self._networks.get(vid)
+        return frozenset() if network is None else network.tree
+
+    def members(self, vid: int) -> Mapping[str, set[Member]]:
+        """Return the ports that are in the network, by node."""
+        network = self._networks.get(vid)
+        return {} if network is None else network.members
+
+    def way(self, node: str, target: str) -> Edge | None:
+        """Return the link on which `node` sends to what is at `target`."""
+        return self._paths.get(target, {}).get(node)
+
+    # -- plan ---------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """What nodes and links there are is known: start from what the switches do now, and plan."""
+        self.settled = True
+        for vid, network in self._networks.items():
+            network.tree = frozenset(link for link in self.graph.edges if self._floods(vid, link))
+        self._stale()
+
+    def _floods(self, vid: int, link: Edge) -> bool:
+        """Tell from the flows that are installed whether a link is in the network's tree."""
+        return all(
+            (flows := self._nodes.get(end.node)) is not None and pipeline.gate_key(vid, end.port) in flows.actual
+            for end in (link.a, link.b)
+        )
+
+    def advance(self) -> set[str]:
+        """Plan what is dirty, as far as it may go now; return the nodes whose confirmation the next step awaits."""
+        if not self.settled:
+            return set()
+        touched: set[str] = set()
+        if not self.awaiting:
+            touched = self._step_trees() | self._step_paths()
+        for vid, network in self._networks.items():
+            if network.dirty:
+                network.dirty = False
+                self._plan_network(vid, network)
+        for where in self._dirty_macs:
+            self._plan_mac(*where)
+        self._dirty_macs.clear()
+        self.awaiting |= {node for node in touched if node not in self._away}
+        return touched
+
+    def confirmed(self, node: str) -> None:
+        """The node's packets follow what was planned for it."""
+        self.awaiting.discard(node)
+
+    def _step_trees(self) -> set[str]:
+        """Take each stale tree one step on; return the nodes on which something changes."""
+        touched: set[str] = set()
+        for vid, network in self._networks.items():
+            if not network.stale:
+                continue
+            frozen = {node: trees.get(vid, set()) for node, trees in self._away.items()}
+            target = forest(self.graph, network.members.keys(), frozen)
+            after = next_forest(network.tree, target)
+            for link in after ^ network.tree:
+                touched |= {link.a.node, link.b.node}
+                network.dirty = True
+            network.stale = after != target
+            network.tree = after
+        return touched
+
+    def _step_paths(self) -> set[str]:
+        """Take the ways toward each node one step on; return the nodes on which something changes."""
+        touched: set[str] = set()
+        if not self._stale_paths:
+            return touched
+        self._stale_paths = False
+        for target in {*self._at, *self._paths}:
+            active = self._paths.get(target, {})
+            fixed = {node: active.get(node) for node in self._away if node != target}
+            wanted = toward(self.graph, target, fixed) if self._at.get(target) else {}
+            after = next_paths(active, wanted, target) if target in self._paths else wanted
+            changed = {node for node in after.keys() | active.keys() if after.get(node) != active.get(node)}
+            if changed:
+                touched |= changed
+                self._dirty_macs |= self._at.get(target, set())
+            self._stale_paths |= after != wanted
+            self._paths[target] = after
+        return touched
+
+    def _plan_network(self, vid: int, network: _Network) -> None:
+        trunks: dict[str, list[int]] = {}
+        for link in network.tree:
+            for end in (link.a, link.b):
+                trunks.setdefault(end.node, []).append(end.port)
+        nodes = network.members.keys() | trunks.keys()
+        for node in nodes | network.planned:
+            flows = self._nodes.get(node)
+            if flows is None:
+                continue
+            members, ways = network.members.get(node, set()), trunks.get(node, [])
+            planned: pipeline.Flows = {}
+            if node in nodes:
+                vifs = [member.port for member in members if member.wire is None]
+                accesses = [(member.port, member.wire) for member in members if member.wire is not None]
+                planned = pipeline.flood(vid, ways, accesses, vifs)
+                for port in (pipeline.NO_PORT, *ways, *(member.port for member in members)):
+                    planned.update(pipeline.gate(vid, port))
+            flows.want_group((0, "tree", vid), planned)
+        network.planned = set(nodes)
+
+    def _plan_mac(self, vid: int, mac: bytes) -> None:
+        location = self._where.get((vid, mac))
+        paths = {} if location is None else self._paths.get(location.node, {})
+        for node, flows in self._nodes.items():
+            planned: pipeline.Flows = {}
+            if location is not None and location.node == node:
+                planned = pipeline.egress(vid, mac, location.member.leave())
+            elif node in paths:
+                planned = pipeline.egress(vid, mac, pipeline.leave_trunk(paths[node].at(node).port))
+            if location is not None and location.member.wire is None and self._has_access(vid, node):
+                planned |= pipeline.refuse_source(vid, mac)
+            flows.want_group((0, "mac", vid, mac), planned)
+
+    def _has_access(self, vid: int, node: str) -> bool:
+        network = self._networks.get(vid)
+        return network is not None and any(member.wire is not None for member in network.members.get(node, ()))
