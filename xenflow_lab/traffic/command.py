@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import string
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +32,14 @@ def endpoints(text: str) -> list[tuple[str, int]]:
     if not last:
         return [(first, int(port))]
     return [(str(low + i), int(port)) for i in range(count)]
+
+
+def parse_mac(text: str) -> bytes:
+    """Parse a MAC address such as ``02:00:00:00:00:01``. Raises argparse.ArgumentTypeError."""
+    parts = text.split(":")
+    if len(parts) != 6 or not all(len(part) == 2 and all(c in string.hexdigits for c in part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: not a MAC address such as 02:00:00:00:00:01")
+    return bytes.fromhex("".join(parts))
 
 
 def main(run: Callable[[Sequence[str]], dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 BATCH = 64
 _NAME_BYTES = 32
+_MAPPED = bytes(10) + b"\xff\xff"
 _CONTROL_BYTES = 96
 # msg_name, msg_namelen, msg_iov, msg_iovlen, msg_control, msg_controllen, msg_flags, msg_len
 _HEADER = struct.Struct("@QI4xQQQQi4xI4x")
@@ -49,11 +50,13 @@ def sockaddr(address: str, port: int) -> bytes:
 
 
 def sockaddr_text(name: bytes) -> str:
-    """Return ``ADDRESS:PORT`` (IPv6 in brackets) of a `struct sockaddr_in` or `sockaddr_in6`."""
+    """Return ``ADDRESS:PORT`` (IPv6 in brackets, mapped IPv4 as IPv4) of a `struct sockaddr_in` or `sockaddr_in6`."""
     (family,) = struct.unpack_from("=H", name)
     (port,) = struct.unpack_from("!H", name, 2)
     if family == socket.AF_INET:
         return f"{socket.inet_ntop(family, name[4:8])}:{port}"
+    if name[8:20] == _MAPPED:
+        return f"{socket.inet_ntop(socket.AF_INET, name[20:24])}:{port}"
     return f"[{socket.inet_ntop(family, name[8:24])}]:{port}"
 
 
