@@ -103,7 +103,7 @@ class Controller:
         self._started: float | None = None
         self._last_new_node = 0.0
 
-    # -- hosts -----------------------------------------------------------------------------------------------------------
+    # -- hosts -------------------------------------------------------------------------------------------------------
 
     def effects(self) -> list[Effect]:
         """Return what has to be done, in order."""
@@ -133,7 +133,7 @@ class Controller:
             self._links_changed()
         self._finish()
 
-    # -- servers and operators -------------------------------------------------------------------------------------------
+    # -- servers and operators ---------------------------------------------------------------------------------------
 
     def peer_opened(self, peer: int, identity: Identity, hello: Hello, now: float) -> Welcome:
         """A server or an operator has connected. Raises RemoteProtocolError for who has no business here."""
@@ -194,22 +194,20 @@ class Controller:
                 raise RemoteProtocolError(f"{type(message).__name__} from a node")
         self._finish()
 
-    # -- switches --------------------------------------------------------------------------------------------------------
+    # -- switches ----------------------------------------------------------------------------------------------------
 
     def switch_opened(self, switch: int, features: Features, node: str | None, now: float) -> None:
         """A switch has connected; `node` is its identity, None on loopback. Raises RemoteProtocolError to refuse it."""
         self._begin(now)
-        self._switches[switch] = None
         if node is not None:
-            self._bind(self._node(node), switch, features)
+            owner: Node | None = self._node(node)
         else:
-            owner = next(
-                (item for item in self.nodes.values() if item.bridge and item.bridge.dpid == features.dpid), None
-            )
-            if owner is None:
-                self._strays[switch] = features
-            else:
-                self._bind(owner, switch, features)
+            bridges = ((item, item.bridge) for item in self.nodes.values())
+            owner = next((item for item, bridge in bridges if bridge and bridge.dpid == features.dpid), None)
+        if owner is None:
+            self._strays[switch] = features
+        else:
+            self._bind(owner, switch, features)
         self._finish()
 
     def switch_closed(self, switch: int, now: float) -> None:
@@ -346,7 +344,7 @@ class Controller:
             if is_ours(value) and value[2] == pipeline.Kind.LEARNED:
                 self._learn(node, *_learned_key(key))
 
-    # -- facts of a node -------------------------------------------------------------------------------------------------
+    # -- facts of a node ---------------------------------------------------------------------------------------------
 
     def _node_facts(self, node: Node, change: Change) -> None:
         changed: list[Key] = [(fact.KIND, fact.key) for fact in change.upserts] + change.withdrawals
@@ -429,7 +427,7 @@ class Controller:
                 self._machine(node, machine.name)
             self._plan_ports(node, {port.name for port in node.ports})
 
-    # -- facts of a router -----------------------------------------------------------------------------------------------
+    # -- facts of a router -------------------------------------------------------------------------------------------
 
     def _router_facts(self, node: Node, message: Begin | Update | End) -> None:
         name = message.scope
@@ -459,7 +457,7 @@ class Controller:
             self._machine(node, name)
             self._plan_ports(node, {port.name for port in node.ports if port.machine == name})
 
-    # -- links -----------------------------------------------------------------------------------------------------------
+    # -- links -------------------------------------------------------------------------------------------------------
 
     def _watch_trunks(self, node: Node) -> None:
         """Probe the trunks that are up, and take down links whose end is not."""
@@ -478,7 +476,7 @@ class Controller:
     def _node_of(self, dpid: int) -> str | None:
         return next((node.name for node in self.nodes.values() if node.dpid == dpid), None)
 
-    # -- what follows from every event -----------------------------------------------------------------------------------
+    # -- what follows from every event -------------------------------------------------------------------------------
 
     def _begin(self, now: float) -> None:
         self._now = now
