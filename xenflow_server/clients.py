@@ -29,7 +29,7 @@ class RouterStream(Stream, Protocol):
     """A channel with a verified peer."""
 
     @property
-    def peer(self) -> Identity | None:
+    def peer(self) -> Identity:
         """Who is at the other end."""
 
 
@@ -82,11 +82,11 @@ class Clients:
         self._sessions: dict[str, _Session] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def welcome(self, hello: Hello, peer: Identity | None) -> Welcome:
+    def welcome(self, hello: Hello, peer: Identity) -> Welcome:
         """Return the answer to a client. Raises RemoteProtocolError with the reason to refuse it."""
-        if hello.role is not Role.ROUTER or (peer is not None and peer.role is not Role.ROUTER):
-            raise RemoteProtocolError(f"only routers connect here, not role {hello.role}", Fault.IDENTITY)
-        if peer is None or peer.name != hello.name:
+        if hello.role is not Role.ROUTER or peer.role is not Role.ROUTER:
+            raise RemoteProtocolError(f"only routers connect here, not {peer}", Fault.IDENTITY)
+        if peer.name != hello.name:
             raise RemoteProtocolError(f"the certificate is not that of router {hello.name}", Fault.IDENTITY)
         if not self._ready:
             raise RemoteProtocolError(f"node {self._node} does not know its machines yet: is Open vSwitch running?")
@@ -121,7 +121,7 @@ class Clients:
 
     async def serve(self, stream: RouterStream) -> None:
         """Serve one connection until it ends. Raises RemoteProtocolError for what the client did wrong."""
-        name = stream.peer.name if stream.peer is not None else ""
+        name = stream.peer.name
         relay = self._relays.get(name)
         if relay is None:
             await stream.close(f"router {name} does not run on node {self._node} any more")
@@ -139,6 +139,7 @@ class Clients:
                     self._receive(relay, session, message)
         finally:
             writer.cancel()
+            await asyncio.wait({writer})
             if self._sessions.get(name) is session:
                 del self._sessions[name]
                 log.info("client %s from=connected to=away", name)

@@ -14,9 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from xenflow.channel import Channel, Listener, connect, serve
-
 from xenflow import __version__
+from xenflow.channel import Channel, Listener, connect, serve
 from xenflow.errors import ConfigError
 from xenflow.identity import Identity
 from xenflow.settings import load
@@ -115,17 +114,15 @@ def expect_controller(peer: Identity) -> str | None:
 async def _until(stop: asyncio.Event, server: Server, listener: Listener) -> None:
     """Serve until `stop`, then drain. What stops the server by itself is raised."""
     serving = asyncio.create_task(server.run())
+    accepting = asyncio.create_task(listener.wait())
     stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await listener.close()
-        if not serving.done():
-            await server.drain()
-    finally:
-        stopping.cancel()
-        serving.cancel()
-        results = await asyncio.gather(serving, return_exceptions=True)
-    for result in results:
+    await asyncio.wait({serving, accepting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        await server.drain()
+    await listener.close("the server stops")
+    for task in (serving, accepting, stopping):
+        task.cancel()
+    for result in await asyncio.gather(serving, accepting, return_exceptions=True):
         if isinstance(result, Exception):
             raise result
 
