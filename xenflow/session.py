@@ -123,7 +123,7 @@ class Session:
         try:
             self._take_frames(messages)
         except RemoteProtocolError as fault:
-            self._fail(fault)
+            self.fail(fault)
             if not messages:
                 raise
         if not len(self._incoming):
@@ -162,7 +162,7 @@ class Session:
         if self.fault is not None:
             raise self.fault
         if reading and (late := self._late()) is not None:
-            self._fail(late)
+            self.fail(late)
             raise late
         if self.state is not State.OPEN or self._now < self._next_ping():
             return b""
@@ -170,11 +170,22 @@ class Session:
         self._pinged = self._sent = self._now
         return wire.encode(Ping(self._pings))
 
-    def resume(self, now: float) -> None:
-        """We read again after a pause: deadlines for the other side count from now."""
-        self._now = self._received = now
+    def resume(self, paused_s: float) -> None:
+        """We read again after not reading for `paused_s`, which the other side's deadlines do not count."""
+        self._received += paused_s
         if self._frame_began is not None:
-            self._frame_began = now
+            self._frame_began += paused_s
+
+    def fail(self, fault: RemoteProtocolError) -> None:
+        """End the session for a fault of the other side; `output` has the Bye. The first fault counts."""
+        if self.fault is not None:
+            return
+        if self.state is not State.CLOSED:
+            self._outgoing += wire.encode(Bye(fault.reason[:_REASON_CHARACTERS]))
+        self.state = State.CLOSED
+        self.fault = fault
+        self._incoming.clear()
+        self._frame_began = None
 
     def output(self) -> bytes:
         """Return what `receive` or a fault wants sent (Welcome, Pong, Bye), once."""
@@ -185,10 +196,12 @@ class Session:
         self._sent = self._now
         return data
 
-    def next_deadline(self) -> float:
+    def next_deadline(self, *, reading: bool = True) -> float:
         """Return when `tick` has to be called at the latest; infinity once closed."""
         if self.state is State.CLOSED:
             return float("inf")
+        if not reading:
+            return self._next_ping()
         frame = self._frame_began + self.limits.frame_s if self._frame_began is not None else float("inf")
         if self.state is State.HANDSHAKE:
             return min(self._began + self.limits.handshake_s, frame)
@@ -274,14 +287,6 @@ class Session:
         else:
             return False
         return True
-
-    def _fail(self, fault: RemoteProtocolError) -> None:
-        if self.state is not State.CLOSED:
-            self._outgoing += wire.encode(Bye(fault.reason[:_REASON_CHARACTERS]))
-        self.state = State.CLOSED
-        self.fault = fault
-        self._incoming.clear()
-        self._frame_began = None
 
 
 def _clean(text: str) -> str:

@@ -255,7 +255,7 @@ def test_while_we_do_not_read_silence_is_not_the_other_sides() -> None:
     server.receive(b"\0", 1.0)
     for second in range(2, 40):
         server.tick(float(second), reading=False)
-    server.resume(40.0)
+    server.resume(39.0)
     server.tick(49.0)
     with pytest.raises(RemoteProtocolError):
         server.tick(50.0)
