@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from xenflow_lab import fabric, openvswitch, programs, routing, spaces, toml
+from xenflow_lab import fabric, openvswitch, programs, routing, spaces, toml, vlan
 from xenflow_lab.command import LabError, finish, run, run_all, start, wait_until
 from xenflow_lab.paths import Paths
 from xenflow_lab.plan import CONTROLLER, WIRES, Kind, Machine
@@ -69,6 +69,9 @@ def make_fabric(lab: Lab) -> None:
         for who, batch in fabric.switch_side(plan).items()
     )
     run(["tc", "-n", paths.namespace(WIRES), "-batch", "-"], stdin=fabric.wire_filters(plan))
+    vlan.attach(
+        paths.namespace(WIRES), {end.interface.peer: end.vlan for access in plan.accesses for end in access.ends}
+    )
     run_all(
         (_batch_argv(paths, guest.name, _no_offload(guest)), fabric.guest_side(plan, guest))
         for guest in plan.of_kind(Kind.ROUTER, Kind.HOST, Kind.OUTSIDE)

@@ -14,6 +14,8 @@ from xenflow_lab.topology import Routing, RoutingTable
 
 FRR_PATH: Final = "/usr/lib/frr"
 _FRR_ALWAYS: Final = ("zebra", "staticd")
+_FAST_TIMERS: Final = (" timers throttle spf 10 100 1000", " timers lsa min-arrival 100")
+"""The defaults (seconds) are for networks of another age; a lab is to converge while somebody watches."""
 
 
 def router_id(machine: Machine) -> str:
@@ -64,6 +66,7 @@ def _frr_ospf(machine: Machine, table: RoutingTable) -> list[str]:
                 f" {area}",
                 f" {ospf} hello-interval {table.ospf_hello_s}",
                 f" {ospf} dead-interval {table.ospf_dead_s}",
+                f" {ospf} retransmit-interval 1",
             ]
             if interface.passive:
                 lines.append(f" {ospf} passive")
@@ -71,11 +74,11 @@ def _frr_ospf(machine: Machine, table: RoutingTable) -> list[str]:
                 lines.append(f" {ospf} cost {interface.ospf_cost}")
         lines.append("exit")
     identity = router_id(machine)
-    timers = " timers throttle spf 10 100 1000"
+    common = (" redistribute static", *_FAST_TIMERS, "exit")
     return [
         *lines,
-        *("router ospf", f" ospf router-id {identity}", timers, " redistribute static", "exit"),
-        *("router ospf6", f" ospf6 router-id {identity}", timers, " redistribute static", "exit"),
+        *("router ospf", f" ospf router-id {identity}", " timers throttle lsa all 100", *common),
+        *("router ospf6", f" ospf6 router-id {identity}", *common),
     ]
 
 
