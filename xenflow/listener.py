@@ -164,6 +164,7 @@ class Listener:
             task = self._spawn(self._serve(connection, peer))
             self._handshakes[task] = peer
             task.add_done_callback(functools.partial(self._gone, peer))
+            await asyncio.sleep(0)  # sock_accept does not wait in a flood; the task must begin, to close what it has
 
     def _admit(self, peer: str) -> bool:
         limits = self._limits

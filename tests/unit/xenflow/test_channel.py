@@ -238,6 +238,7 @@ async def test_pings_keep_an_idle_channel_and_a_busy_program_alive(tmp_path: Pat
     assert channel.is_open
     busy.set()
     assert await reading == [wire.Answer(1, error="Query")]
+    await channel.close("done")
     await listener.close()
 
 
