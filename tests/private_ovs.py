@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from xenflow_app.openflow import messages
+from xenflow_app.openflow import actions, messages
 from xenflow_app.openflow.messages import BarrierReply, ErrorMessage, Flow, FlowStats, SwitchMessage
 from xenflow_app.openflow.stream import Framer
 
@@ -55,9 +55,10 @@ class PrivateSwitch:
         return self.run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=10", *arguments)
 
     def dump_flows(self) -> list[str]:
-        """Return what ovs-ofctl prints, without counters and ages."""
+        """Return what ovs-ofctl prints, without counters and ages (and then without table=0, which is added)."""
         printed = self.run("ovs-ofctl", "-O", "OpenFlow10", "--no-stats", "dump-flows", self.socket)
-        return sorted(line.strip() for line in printed.splitlines() if "actions=" in line)
+        lines = [line.strip() for line in printed.splitlines() if "actions=" in line]
+        return sorted(line if ", table=" in line else line.replace(", ", ", table=0, ", 1) for line in lines)
 
     @property
     def socket(self) -> str:
@@ -118,6 +119,11 @@ class SwitchClient:
 
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
+
+    def send_packet(self, frame: bytes, in_port: int) -> None:
+        """Put a frame through the pipeline as if it came in by a port."""
+        self.send(messages.packet_out(actions.output(actions.TABLE), frame, in_port))
+        self.barrier()
 
     def receive(self, kind: type[M]) -> M:
         """Return the next message of this kind; others wait, an error fails the test unless it is asked for."""

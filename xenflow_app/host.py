@@ -42,6 +42,7 @@ class Host:
         self._stop = stop
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Listener] = []
+        self._watching: list[asyncio.Task[None]] = []
         self._next_number = 1
         self._peers: dict[int, _Outbox] = {}
         self._welcomed: list[tuple[Hello, int, float]] = []
@@ -56,13 +57,19 @@ class Host:
         """Listen for servers and operators. Raises ConfigError."""
         credentials = settings.tls.credentials()
         local = Address(Scheme.UNIX, path=str(settings.socket))
-        self._listeners.append(await serve(settings.listen, credentials, self._welcome, self._on_channel))
-        self._listeners.append(await serve(local, None, self._welcome, self._on_channel))
+        for address, own in ((settings.listen, credentials), (local, None)):
+            listener = await serve(address, own, self._welcome, self._on_channel)
+            self._listeners.append(listener)
+            watching = self._loop.create_task(listener.wait())
+            watching.add_done_callback(self._check)
+            self._watching.append(watching)
 
     async def close(self) -> None:
         """End all connections and stop."""
+        for watching in self._watching:
+            watching.cancel()
         for listener in self._listeners:
-            await listener.close()
+            await listener.close("the controller stops")
         for link in tuple(self._links.values()):
             link.end("the controller stops")
         if self._timer is not None:
@@ -170,7 +177,6 @@ class Host:
         outbox = self._peers[peer]
         sender = self._loop.create_task(outbox.send_to(channel))
         sender.add_done_callback(self._check)
-        _log.info("peer opened peer=%s number=%d", channel.peer, peer)
         try:
             self.settle()
             async for message in channel:
@@ -186,7 +192,6 @@ class Host:
             del self._peers[peer]
             self._core.peer_closed(peer, self._loop.time())
             self.settle()
-            _log.info("peer closed peer=%s number=%d why=%s", channel.peer, peer, channel.reason)
 
     def _check(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and isinstance(error := task.exception(), Exception):

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from xenflow.address import Scheme
 from xenflow.errors import ConfigError
@@ -23,6 +24,8 @@ from xenflow_app.host import Host
 from xenflow_app.settings import DEFAULT_PATH, AppSettings
 
 _log = logging.getLogger(__name__)
+
+CLOSE_S: Final = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -74,7 +77,7 @@ async def _serve(core: Core, settings: AppSettings) -> int:
 async def _serve_switch(host: Host, stream: SwitchStream) -> None:
     """Carry the bytes of one switch until either side ends it. Raises RemoteProtocolError if that was its fault."""
     writer = stream.writer
-    link = host.open_switch(stream.node, writer.write, lambda _reason: writer.close())
+    link = host.open_switch(stream.node, writer.write, lambda _reason: _close(writer))
     reason = "connection closed"
     try:
         while data := await stream.reader.read(READ_BYTES):
@@ -85,6 +88,12 @@ async def _serve_switch(host: Host, stream: SwitchStream) -> None:
         link.lost(reason)
     if link.fault is not None:
         raise link.fault
+
+
+def _close(writer: asyncio.StreamWriter) -> None:
+    """Close, with a second for what is still unsent; a switch that does not read is not waited for."""
+    writer.close()
+    asyncio.get_running_loop().call_later(CLOSE_S, writer.transport.abort)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from private_ovs import PrivateSwitch, SwitchClient, private_switch
 
+from tests.private_ovs import PrivateSwitch, SwitchClient, private_switch
 from xenflow_app.openflow import actions, fields, messages, nxm, text
 from xenflow_app.openflow.fields import Subfield, whole
 from xenflow_app.openflow.messages import AggregateStats, Command, ErrorMessage, FlowRemoved, PacketIn, PortStats

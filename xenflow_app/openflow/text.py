@@ -1,6 +1,6 @@
-"""Flows as text, as `ovs-ofctl --no-stats dump-flows` prints them (match_format and ofpacts_format of Open vSwitch).
+"""Flows as text, as `ovs-ofctl --no-stats dump-flows` prints them, but for `table=0`, which is shown here.
 
-For people and for comparisons with the real tool; nothing here is parsed again. What is not ours to print (an action
+For people and for comparisons with the real tool (match_format and ofpacts_format of Open vSwitch). What is not ours to print (an action
 or field that this program does not use) is shown as its bytes.
 """
 
