@@ -77,6 +77,8 @@ QUIET_S = 1.0
 """Without a list of nodes: how long no new node must have appeared."""
 UNCONFIRMED_S = 0.3
 """How long after a barrier a node without a server is taken to have followed."""
+CONFIRM_TIMEOUT_S = 3.0
+"""How long a server may take to confirm; a switch that hangs must not stop the others."""
 
 
 class Controller:
@@ -96,7 +98,7 @@ class Controller:
         self._peers: dict[int, Identity] = {}
         self._switches: dict[int, Node] = {}
         self._strays: dict[int, Features] = {}
-        self._tokens: dict[int, Node] = {}
+        self._tokens: dict[int, tuple[Node, int]] = {}
         self._token = 0
         self._timers: list[tuple[float, Callable[[], None]]] = []
         self._now = 0.0
@@ -187,9 +189,7 @@ class Controller:
             case Close():
                 self._close_scope(node, message.scope)
             case Confirmed():
-                whose = self._tokens.pop(message.token, None)
-                if whose is not None:
-                    self._node_confirmed(whose)
+                self._confirm(message.token)
             case _:
                 raise RemoteProtocolError(f"{type(message).__name__} from a node")
         self._finish()
@@ -381,8 +381,8 @@ class Controller:
             was_planned = router is not None and router.planned
             if router is not None:
                 router.unplan()
-            idle = self.settings.reactive.idle_timeout_s if self.reactive else 0
-            router = Router(self._ids.of(name.encode()), machine, place, idle_timeout_s=idle)
+            reactive = self.settings.reactive if self.reactive else None
+            router = Router(self._ids.of(name.encode()), machine, place, reactive)
             node.routers[name] = router
             inbox = node.router_inboxes.get(name)
             if inbox is not None:
@@ -490,8 +490,7 @@ class Controller:
             self._settle()
         for name in self.fabric.advance():
             node = self.nodes[name]
-            if node.switch is not None:
-                node.datapath.when_confirmed(partial(self._ask_confirmation, node))
+            node.datapath.when_confirmed(partial(self._ask_confirmation, node, self.fabric.step))
         if settles:
             for node in self.nodes.values():
                 self._release(node)
@@ -523,22 +522,25 @@ class Controller:
             if node.in_sync(owner, settled=self.fabric.settled):
                 node.flows.release(owner)
 
-    def _ask_confirmation(self, node: Node) -> None:
+    def _ask_confirmation(self, node: Node, step: int) -> None:
+        """The flows of a step are in the tables; ask when the node's packets follow them."""
         if node.peer is None:
-            self._after(UNCONFIRMED_S, partial(self._node_confirmed, node))
+            self._after(UNCONFIRMED_S, partial(self.fabric.confirmed, node.name, step))
             return
         self._token += 1
-        self._tokens[self._token] = node
+        self._tokens[self._token] = (node, step)
+        self._after(CONFIRM_TIMEOUT_S, partial(self._confirm, self._token))
         self._effects.append(ToPeer(node.peer, Confirm(self._token)))
+
+    def _confirm(self, token: int) -> None:
+        node_step = self._tokens.pop(token, None)
+        if node_step is not None:
+            self.fabric.confirmed(node_step[0].name, node_step[1])
 
     def _confirm_later(self, node: Node) -> None:
         """Who was asked for confirmation is gone; packets will have followed after a while."""
-        for token in [token for token, whose in self._tokens.items() if whose is node]:
-            del self._tokens[token]
-            self._after(UNCONFIRMED_S, partial(self._node_confirmed, node))
-
-    def _node_confirmed(self, node: Node) -> None:
-        self.fabric.confirmed(node.name)
+        for token in [token for token, (whose, _) in self._tokens.items() if whose is node]:
+            self._after(UNCONFIRMED_S, partial(self._confirm, token))
 
     def _acknowledge(self, node: Node, acks: dict[str, int]) -> None:
         if node.peer is None:

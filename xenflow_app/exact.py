@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class ExactFlows:
     """The exact flows of one router, by destination."""
 
-    def __init__(self, router: Router, idle_timeout_s: int) -> None:
+    def __init__(self, router: Router, idle_timeout_s: int, max_flows: int) -> None:
         self._router = router
         self._idle_timeout_s = idle_timeout_s
+        self._max_flows = max_flows
         self._by_destination: dict[bytes, set[FlowKey]] = {}
         self._destination: dict[FlowKey, bytes] = {}
         self._full = False
@@ -41,8 +42,7 @@ class ExactFlows:
     def first(self, packet: pipeline.Packet) -> FlowKey | None:
         """Want the flow for a packet that had none; None where the cap leaves it to the VM."""
         router = self._router
-        cap = router.machine.max_flows
-        self._set_full(bool(cap) and len(self) >= cap)
+        self._set_full(len(self) >= self._max_flows)
         if self._full:
             return None
         route = router.value_for(router.rib.lookup(packet.destination))
@@ -87,8 +87,7 @@ class ExactFlows:
             keys.discard(key)
             if not keys:
                 del self._by_destination[destination]
-        cap = self._router.machine.max_flows
-        self._set_full(bool(cap) and len(self) >= cap)
+        self._set_full(len(self) >= self._max_flows)
 
     def clear(self) -> None:
         """Want none any more."""

@@ -46,10 +46,6 @@ class _Network:
     members: dict[str, set[Member]] = field(default_factory=dict)
     tree: Forest = frozenset()
     planned: set[str] = field(default_factory=set)
-    dirty: bool = True
-    """Its flows must be planned anew."""
-    stale: bool = True
-    """Its tree may not be what it should be."""
 
 
 class Fabric:
@@ -58,13 +54,16 @@ class Fabric:
     def __init__(self, nodes: Mapping[str, FlowTable]) -> None:
         self.settled = False
         self.graph = Graph()
-        self.awaiting: set[str] = set()
+        self.step = 0
+        self._awaiting: set[str] = set()
         self._nodes = nodes
         self._networks: dict[int, _Network] = {}
         self._where: dict[tuple[int, bytes], Location] = {}
         self._at: dict[str, set[tuple[int, bytes]]] = {}
         self._paths: dict[str, dict[str, Edge]] = {}
         self._dirty_macs: set[tuple[int, bytes]] = set()
+        self._dirty_networks: set[int] = set()
+        self._stale_trees: set[int] = set()
         self._stale_paths = True
         self._away: dict[str, dict[int, set[Edge]]] = {}
 
@@ -74,7 +73,8 @@ class Fabric:
         """A port of the node is in the network."""
         network = self._networks.setdefault(vid, _Network())
         network.members.setdefault(node, set()).add(member)
-        network.dirty = network.stale = True
+        self._dirty_networks.add(vid)
+        self._stale_trees.add(vid)
         if member.wire is not None:
             self._dirty_macs |= {where for where in self._where if where[0] == vid}
 
@@ -85,7 +85,8 @@ class Fabric:
             network.members[node].discard(member)
             if not network.members[node]:
                 del network.members[node]
-            network.dirty = network.stale = True
+            self._dirty_networks.add(vid)
+            self._stale_trees.add(vid)
 
     def locate(self, vid: int, mac: bytes, location: Location) -> None:
         """The MAC is there, and nowhere else."""
@@ -126,8 +127,7 @@ class Fabric:
 
     def _stale(self) -> None:
         self._stale_paths = True
-        for network in self._networks.values():
-            network.stale = True
+        self._stale_trees |= self._networks.keys()
 
     def node_away(self, node: str) -> None:
         """The node's switch is out of reach: it goes on with what it has."""
@@ -135,7 +135,7 @@ class Fabric:
             vid: {link for link in network.tree if node in (link.a.node, link.b.node)}
             for vid, network in self._networks.items()
         }
-        self.awaiting.discard(node)
+        self._awaiting.discard(node)
         self._stale()
 
     def node_back(self, node: str) -> None:
@@ -174,39 +174,49 @@ class Fabric:
         )
 
     def advance(self) -> set[str]:
-        """Plan what is dirty, as far as it may go now; return the nodes whose confirmation the next step awaits."""
+        """Plan what is dirty, as far as it may go now; return the nodes whose confirmation the next step awaits.
+
+        They confirm the step that is the number `step` after the call.
+        """
         if not self.settled:
             return set()
         touched: set[str] = set()
-        if not self.awaiting:
-            touched = self._step_trees() | self._step_paths()
-        for vid, network in self._networks.items():
-            if network.dirty:
-                network.dirty = False
-                self._plan_network(vid, network)
+        if not self._awaiting:
+            touched = {node for node in self._step_trees() | self._step_paths() if node not in self._away}
+        for vid in self._dirty_networks:
+            self._plan_network(vid, self._networks[vid])
+        self._dirty_networks.clear()
         for where in self._dirty_macs:
             self._plan_mac(*where)
         self._dirty_macs.clear()
-        self.awaiting |= {node for node in touched if node not in self._away}
+        if touched:
+            self.step += 1
+            self._awaiting = set(touched)
         return touched
 
-    def confirmed(self, node: str) -> None:
-        """The node's packets follow what was planned for it."""
-        self.awaiting.discard(node)
+    @property
+    def moving(self) -> bool:
+        """Whether a change of links is still under way."""
+        return bool(self._awaiting or self._stale_trees or self._stale_paths)
+
+    def confirmed(self, node: str, step: int) -> None:
+        """The node's packets follow what was planned for it in that step."""
+        if step == self.step:
+            self._awaiting.discard(node)
 
     def _step_trees(self) -> set[str]:
         """Take each stale tree one step on; return the nodes on which something changes."""
         touched: set[str] = set()
-        for vid, network in self._networks.items():
-            if not network.stale:
-                continue
+        for vid in sorted(self._stale_trees):
+            network = self._networks[vid]
             frozen = {node: trees.get(vid, set()) for node, trees in self._away.items()}
             target = forest(self.graph, network.members.keys(), frozen)
             after = next_forest(network.tree, target)
             for link in after ^ network.tree:
                 touched |= {link.a.node, link.b.node}
-                network.dirty = True
-            network.stale = after != target
+                self._dirty_networks.add(vid)
+            if after == target:
+                self._stale_trees.discard(vid)
             network.tree = after
         return touched
 

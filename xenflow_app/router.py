@@ -37,6 +37,7 @@ from xenflow_app.exact import ExactFlows
 from xenflow_app.flowtable import FlowTable, FlowValue
 from xenflow_app.ids import Ids
 from xenflow_app.rib import Rib
+from xenflow_app.settings import Reactive
 
 _UNKNOWN_HOP = 0
 """The id of a next hop that the switch cannot use: no flow has it, so the packet goes to the VM."""
@@ -53,8 +54,8 @@ class Place:
 class Router:
     """See the module. `planned` tells whether its facts have been complete once, and flows follow from them."""
 
-    def __init__(self, number: int, machine: Machine, place: Place, *, idle_timeout_s: int = 0) -> None:
-        """`number` is the router's id in register 2; an idle timeout above 0 makes it reactive."""
+    def __init__(self, number: int, machine: Machine, place: Place, reactive: Reactive | None = None) -> None:
+        """`number` is the router's id in register 2; with `reactive` it gets exact flows at first packets."""
         self.number = number
         self.machine = machine
         self.rib = Rib()
@@ -63,7 +64,9 @@ class Router:
         self.neighbors: dict[bytes, Neighbor] = {}
         self.reported_shed = 0
         self.planned = False
-        self.exact = ExactFlows(self, idle_timeout_s) if idle_timeout_s else None
+        self.exact = None
+        if reactive is not None:
+            self.exact = ExactFlows(self, reactive.idle_timeout_s, machine.max_flows or reactive.max_flows)
         self._place = place
         self._hops = Ids()
         self._groups = Ids()

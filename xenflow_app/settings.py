@@ -29,6 +29,8 @@ class Reactive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What counts in reactive mode only."""
 
     idle_timeout_s: Annotated[int, msgspec.Meta(ge=1, le=0xFFFF)] = 60
+    max_flows: Annotated[int, msgspec.Meta(ge=1, le=1 << 20)] = 10000
+    """Exact flows of a router whose definition has no `max_flows`: anybody can make up new pairs of addresses."""
 
 
 class AppLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
