@@ -35,13 +35,16 @@ def build(lab: Lab) -> None:
         if certificates:
             lab.say("certificates")
             certificates.result()
+    controller = start_controller(lab) if lab.with_xenflow else None
     lab.say("switches")
     start_switches(lab)
     if lab.with_xenflow:
-        lab.say("controller and servers")
-        start_xenflow(lab)
+        lab.say("servers")
+        start_servers(lab)
     lab.say("routers")
     start_routing(lab)
+    if controller:
+        _await_file(controller, lab, "xenflow/app.sock")
     check_alive(lab.processes.values())
 
 
@@ -105,12 +108,16 @@ def start_switches(lab: Lab) -> None:
         openvswitch.check_ports(rundir, openvswitch.node_ports(lab.plan, node.name))
 
 
-def start_xenflow(lab: Lab) -> None:
-    """Write the settings of XenFlow's programs, start the app, then the servers."""
+def start_controller(lab: Lab) -> Process:
+    """Start the app: before the switches, so that none of them has to try twice."""
+    config = lab.paths.config(CONTROLLER, "app")
+    config.write_text(toml.encode(programs.app_settings(lab.plan, lab.paths)), encoding="utf-8")
+    return lab.launch("controller", CONTROLLER, programs.controller_argv(lab.plan, config))
+
+
+def start_servers(lab: Lab) -> None:
+    """Start the server of every node."""
     plan, paths = lab.plan, lab.paths
-    config = paths.config(CONTROLLER, "app")
-    config.write_text(toml.encode(programs.app_settings(plan, paths)), encoding="utf-8")
-    app = lab.launch("controller", CONTROLLER, programs.controller_argv(plan, config))
     for node in plan.of_kind(Kind.NODE):
         config = paths.config(node.name, "server")
         config.write_text(toml.encode(programs.server_settings(plan, paths, node.name)), encoding="utf-8")
@@ -118,7 +125,6 @@ def start_xenflow(lab: Lab) -> None:
         directory.mkdir()
         (directory / "lab.toml").write_text(toml.encode(programs.definitions(plan, node.name)), encoding="utf-8")
         lab.launch("server", node.name, [programs.program("xenflow-server"), "--config", str(config)])
-    _await_file(app, lab, "xenflow/app.sock")
 
 
 def start_routing(lab: Lab) -> None:

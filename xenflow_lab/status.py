@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import socket
+from pathlib import Path
 
 import msgspec
 
+from xenflow_lab import programs
 from xenflow_lab.lab import Lab
 from xenflow_lab.processes import is_alive
 
@@ -60,15 +61,14 @@ def observe(lab: Lab) -> LabState:
         namespace = lab.paths.namespace(machine.name)
         alive = is_alive(holder)
         machines.append(MachineState(machine.name, machine.kind.value, machine.node, namespace, alive, processes))
-    answers = lab.with_xenflow and _listens(str(lab.app_socket))
+    answers = lab.with_xenflow and _listens(lab)
     return LabState(lab.name, lab.record.ready, answers, str(lab.app_socket), tuple(machines))
 
 
-def _listens(path: str) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
-    return True
+def _listens(lab: Lab) -> bool:
+    """Whether the app listens at its socket; asked of the kernel (proc(5), net/unix), not by connecting."""
+    pid = lab.process("controller").pid
+    if pid is None:
+        return False
+    sockets = Path(f"/proc/{pid}/net/unix").read_text(encoding="ascii", errors="replace").splitlines()
+    return any(line.endswith(f" {programs.APP_SOCKET}") for line in sockets)
