@@ -14,9 +14,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from xenflow.channel import Channel, connect
-
 from xenflow.backoff import Backoff
+from xenflow.channel import Channel, connect
 from xenflow.errors import ConfigError, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.wire import VERSION, Ack, Hello, Message, Problem, Role, Welcome
@@ -25,7 +24,7 @@ from xenflow_client.settings import ClientSettings
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 1.0
+_CONNECT_TIMEOUT_S = 2.0
 
 
 def new_epoch() -> int:
@@ -77,6 +76,7 @@ class Uplink:
     async def close(self, reason: str) -> None:
         """End the connection that there is; `run` makes a new one."""
         if self._channel is not None:
+            self._failure = reason  # expected: no line in the log
             await self._channel.close(reason)
 
     async def _once(self, backoff: Backoff) -> None:
@@ -87,7 +87,7 @@ class Uplink:
         self._channel = channel
         backoff.reset()
         welcome = channel.session.peer_welcome
-        logger.info("reporting server=%s node=%s", settings.server, channel.peer.name if channel.peer else "?")
+        logger.info("reporting server=%s node=%s", settings.server, channel.peer.name)
         self._failure = ""
         self._report.set_cap(lower_cap(settings.max_routes, welcome.max_routes if isinstance(welcome, Welcome) else 0))
         outbox = self._report.outbox
@@ -99,7 +99,7 @@ class Uplink:
             outbox.stop()
             self._channel = None
             await channel.close("the client ends the session")
-        self._failed(ConnectionError("the server closed the connection"))
+        self._failed(ConnectionError(channel.reason or "the connection ended"))
 
     async def _send(self, channel: Channel) -> None:
         outbox = self._report.outbox
