@@ -137,6 +137,7 @@ class Clients:
                     break
                 if isinstance(message, Begin | Update | End):
                     self._receive(relay, session, message)
+                    await asyncio.sleep(0)  # one message each: nobody waits for a router that has much to say
         finally:
             writer.cancel()
             await asyncio.wait({writer})

@@ -83,15 +83,15 @@ class Confirmer:
         self._asked.set()
 
     def forget(self) -> None:
-        """Nobody waits any more."""
-        self._tokens.clear()
+        """Nobody waits any more: the connection that asked is gone, and its tokens mean nothing to the next."""
+        self._tokens = {}
 
     async def run(self) -> None:
         """Serve, for ever. While ovs-vswitchd cannot be asked nothing is confirmed, and asked again."""
         while True:
             await self._asked.wait()
             self._asked.clear()
-            tokens = list(self._tokens)
+            asked, tokens = self._tokens, list(self._tokens)
             try:
                 await appctl(self._rundir, "revalidator/wait")
             except DataplaneError as error:
@@ -102,6 +102,7 @@ class Confirmer:
                 self._asked.set()
                 continue
             self._failing = False
-            for token in tokens:
-                if self._tokens.pop(token, 0) is None:
+            if asked is self._tokens:
+                for token in tokens:
+                    del asked[token]
                     self._confirmed(token)

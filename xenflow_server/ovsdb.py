@@ -103,7 +103,7 @@ class Monitor:
         self._transaction: Any = None
         self._poke = asyncio.Event()
         self._view: BridgeView | None = None
-        self._complained = ""
+        self._away = False
 
     def want_bfd(self, trunks: frozenset[str]) -> None:
         """Make BFD run on exactly these ports, as far as it is ours to decide."""
@@ -131,13 +131,14 @@ class Monitor:
         return bool(self._idl.state == self._idl.IDL_S_MONITORING)
 
     def _say_state(self) -> None:
+        """Log when the database goes away (or is not there at start) and when it is back, once each."""
         if self._idl._session.is_connected():
-            if self._in_sync() and self._complained:
+            if self._in_sync() and self._away:
                 log.info("ovsdb from=away to=in-sync remote=%s", self._remote)
-                self._complained = ""
-        elif not self._complained:
-            self._complained = self._remote
+                self._away = False
+        elif not self._away and self._idl._session.reconnect.state.name == "BACKOFF":
             log.warning("ovsdb to=away remote=%s: is Open vSwitch running? Trying again until it is", self._remote)
+            self._away = True
 
     def _observe(self) -> BridgeView:
         for bridge in self._idl.tables["Bridge"].rows.values():

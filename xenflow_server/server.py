@@ -24,6 +24,7 @@ from xenflow_server.view import BridgeView, Database
 
 log = logging.getLogger(__name__)
 DRAIN_S = 2.0
+STOPS = "the server stops"
 
 
 class Server:
@@ -37,8 +38,9 @@ class Server:
         connect: Callable[[], Awaitable[Stream]],
         rundir: Path,
     ) -> None:
-        self.uplink = Uplink(connect, self._from_app)
+        self.uplink = Uplink(self._connect, self._from_app)
         self.clients = Clients(node, self.uplink)
+        self._connect_app = connect
         self._scope = scope
         self._database = database
         self._confirmer = Confirmer(rundir, lambda token: self.uplink.say(Confirmed(token)))
@@ -61,12 +63,17 @@ class Server:
         """Say what is still to be said, then close all connections."""
         try:
             async with asyncio.timeout(DRAIN_S):
-                await self.clients.drain("the server stops")
-                await self.uplink.drain("the server stops")
+                await self.clients.drain(STOPS)
+                await self.uplink.drain(STOPS)
         except TimeoutError:
             log.warning("not everything was sent within %g s", DRAIN_S)
         for router, reasons in self.clients.refused().items():
             log.info("router %s: facts refused: %s", router, dict(reasons))
+
+    async def _connect(self) -> Stream:
+        stream = await self._connect_app()
+        self._confirmer.forget()
+        return stream
 
     def _observe(self, view: BridgeView) -> None:
         self._apply(self._scope.observe(view))

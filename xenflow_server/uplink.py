@@ -19,6 +19,7 @@ from xenflow.errors import ConfigError, RemoteProtocolError
 from xenflow.wire import NODE_SCOPE, Close, Message
 
 log = logging.getLogger(__name__)
+CLOSED = "closed by the app"
 
 
 class Source(Protocol):
@@ -70,6 +71,7 @@ class Uplink:
         self._stream: Stream | None = None
         self._backoff = Backoff(0.1, 0.5)
         self._complaint = ""
+        self._draining = False
 
     @property
     def connected(self) -> bool:
@@ -105,8 +107,8 @@ class Uplink:
             self._work.set()
 
     async def run(self) -> None:
-        """Connect, again and again, for ever."""
-        while True:
+        """Connect, again and again, until drained."""
+        while not self._draining:
             try:
                 stream = await self._connect()
             except (OSError, RemoteProtocolError, ConfigError) as error:
@@ -122,10 +124,11 @@ class Uplink:
             await asyncio.sleep(self._backoff.next())
 
     async def drain(self, reason: str) -> None:
-        """Send what waits, then close the connection."""
-        if self._stream is not None:
+        """Send what waits, then close the connection; `run` returns."""
+        stream = self._stream
+        if stream is not None:
+            self._draining, self._complaint = True, CLOSED
             try:
-                stream = self._stream
                 await self._flush(stream)
                 await stream.close(reason)
             except (OSError, RemoteProtocolError) as error:
@@ -141,7 +144,7 @@ class Uplink:
             async for message in stream:
                 self._backoff.reset()
                 self._on_message(message)
-            reason = "closed by the app"
+            reason = CLOSED
         except (OSError, RemoteProtocolError) as error:
             reason = str(error) or type(error).__name__
         finally:
