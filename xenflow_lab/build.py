@@ -132,16 +132,19 @@ def start_routing(lab: Lab) -> None:
     machines = lab.plan.of_kind(Kind.ROUTER, Kind.OUTSIDE)
     frr = [machine for machine in machines if routing.uses(machine, Routing.FRR)]
     for machine in frr:
-        _start_frr(lab, machine)
+        _write_frr_files(lab, machine)
+        _start_frr(lab, machine, ["zebra"])
     for machine in machines:
         if routing.uses(machine, Routing.BIRD):
             _start_bird(lab, machine)
     if lab.with_xenflow:
         for router in lab.plan.of_kind(Kind.ROUTER):
             lab.launch("client", router.name, _client_argv(lab, router))
+    for machine in frr:  # a daemon that finds no zebra tries again only after ten seconds
+        _await_file(lab.process("zebra", machine.name), lab, "frr/zserv.api")
+        _start_frr(lab, machine, routing.frr_daemons(machine)[1:])
     for machine in frr:
-        table = machine.routing
-        for daemon in routing.frr_daemons(table) if table else []:
+        for daemon in routing.frr_daemons(machine):
             _await_file(lab.process(daemon, machine.name), lab, f"frr/{daemon}.vty")
     _configure_frr(lab, frr)
 
@@ -152,14 +155,16 @@ def _client_argv(lab: Lab, router: Machine) -> list[str]:
     return [programs.program("xenflow-client"), "--config", str(config)]
 
 
-def _start_frr(lab: Lab, machine: Machine) -> None:
+def _write_frr_files(lab: Lab, machine: Machine) -> None:
     directory = lab.paths.machine(machine.name) / "etc-frr"
     (directory / "vtysh.conf").write_text("service integrated-vtysh-config\n", encoding="ascii")
     (directory / "frr.conf").write_text(routing.frr_config(machine), encoding="utf-8")
     for name in ("vtysh.conf", "frr.conf"):
         shutil.chown(directory / name, "frr", "frr")
-    table = machine.routing
-    for daemon in routing.frr_daemons(table) if table else []:
+
+
+def _start_frr(lab: Lab, machine: Machine, daemons: Iterable[str]) -> None:
+    for daemon in daemons:
         lab.launch(daemon, machine.name, routing.frr_argv(daemon))
 
 

@@ -27,8 +27,11 @@ def router_id(machine: Machine) -> str:
     return f"10.255.{group}.{machine.number}"
 
 
-def frr_daemons(table: RoutingTable) -> list[str]:
+def frr_daemons(machine: Machine) -> list[str]:
     """Return the daemons that run, zebra first."""
+    table = machine.routing
+    if table is None:
+        return []
     generated = ["ospfd", "ospf6d"] if table.ospf else []
     return list(dict.fromkeys([*_FRR_ALWAYS, *generated, *table.daemons]))
 
