@@ -1,0 +1,115 @@
+"""Confirming against a model of ovs-vswitchd's control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from xenflow.errors import DataplaneError
+from xenflow_server import confirm
+from xenflow_server.confirm import Confirmer, appctl
+
+
+class FakeDaemon:
+    """Answers revalidator/wait when it is told to, in two pieces."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.asked: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
+
+    async def start(self) -> None:
+        (self.directory / "ovs-vswitchd.pid").write_text("77\n")
+        self.server = await asyncio.start_unix_server(self._serve, str(self.directory / "ovs-vswitchd.77.ctl"))
+
+    async def wait_asked(self) -> asyncio.Future[None]:
+        async with asyncio.timeout(5):
+            return await self.asked.get()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = json.loads(await reader.read(4096))
+        answer: dict[str, object] = {"id": request["id"], "result": None, "error": f"no {request['method']}\n"}
+        if request["method"] == "revalidator/wait":
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.asked.put_nowait(done)
+            await done
+            answer |= {"result": "{}", "error": None}
+        text = json.dumps(answer).encode()
+        writer.write(text[:9])
+        await writer.drain()
+        writer.write(text[9:])
+        await writer.drain()
+        await reader.read()
+        writer.close()
+
+
+def tell(story: Callable[[FakeDaemon, Confirmer, asyncio.Queue[int]], Awaitable[None]]) -> None:
+    async def run(directory: Path) -> None:
+        daemon = FakeDaemon(directory)
+        confirmed: asyncio.Queue[int] = asyncio.Queue()
+        confirmer = Confirmer(directory, confirmed.put_nowait)
+        task = asyncio.create_task(confirmer.run())
+        try:
+            async with asyncio.timeout(10):
+                await story(daemon, confirmer, confirmed)
+            assert not task.done()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(run(Path(directory)))
+
+
+def test_requests_during_a_wait_share_the_next() -> None:
+    async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
+        await daemon.start()
+        confirmer.ask(1)
+        first = await daemon.wait_asked()
+        confirmer.ask(2)
+        confirmer.ask(3)
+        assert confirmed.empty()
+        first.set_result(None)
+        assert await confirmed.get() == 1
+        second = await daemon.wait_asked()
+        assert confirmed.empty()
+        second.set_result(None)
+        assert [await confirmed.get(), await confirmed.get()] == [2, 3]
+
+    tell(story)
+
+
+def test_a_daemon_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm, "RETRY_S", 0.01)
+
+    async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
+        with pytest.raises(DataplaneError, match="cannot be asked"):
+            await appctl(daemon.directory, "revalidator/wait")
+        confirmer.ask(1)
+        await daemon.start()
+        (await daemon.wait_asked()).set_result(None)
+        assert await confirmed.get() == 1
+        with pytest.raises(DataplaneError, match="refused nonsense: no nonsense"):
+            await appctl(daemon.directory, "nonsense")
+
+    tell(story)
+
+
+def test_a_token_of_an_earlier_connection_is_not_confirmed() -> None:
+    async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
+        await daemon.start()
+        confirmer.ask(1)
+        first = await daemon.wait_asked()
+        confirmer.forget()
+        confirmer.ask(1)
+        first.set_result(None)
+        second = await daemon.wait_asked()
+        assert confirmed.empty()
+        second.set_result(None)
+        assert await confirmed.get() == 1
+
+    tell(story)
