@@ -87,8 +87,8 @@ class Datapath:
             xid = self._next_xid()
             self._sent[xid] = key
             out.append(encode.flow_mod(Command.ADD, key, value, xid))
-        for key in batch.deletes:
-            out.append(encode.flow_mod(Command.DELETE_STRICT, key, b"", self._next_xid()))
+        for key, value in batch.deletes:
+            out.append(encode.flow_mod(Command.DELETE_STRICT, key, value, self._next_xid()))
         barrier = self._next_xid()
         out.append(encode.barrier_request(barrier))
         self._under_way.append((barrier, first, []))

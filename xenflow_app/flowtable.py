@@ -13,6 +13,7 @@ What it keeps true
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -48,10 +49,10 @@ def owner_of(value: FlowValue) -> Owner:
 
 @dataclass(slots=True)
 class Batch:
-    """Flow-mods to send, in order: upserts with their value, then deletes."""
+    """Flow-mods to send, in order: upserts with their value, then deletes with the value that goes."""
 
     upserts: list[tuple[FlowKey, FlowValue]] = field(default_factory=list)
-    deletes: list[FlowKey] = field(default_factory=list)
+    deletes: list[tuple[FlowKey, FlowValue]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.upserts) + len(self.deletes)
@@ -156,6 +157,20 @@ class FlowTable:
         return sum(len(keys) for keys in self._held.values())
 
     @property
+    def pending(self) -> int:
+        """How many flow-mods are due."""
+        return sum(map(len, self._upserts.values())) + sum(map(len, self._deletes.values()))
+
+    def is_pending(self, key: FlowKey) -> bool:
+        """Tell whether a flow-mod for `key` is due."""
+        return any(key in keys.get(key[0], ()) for keys in (self._upserts, self._deletes))
+
+    def count_by_owner(self) -> dict[Owner, int]:
+        """Return how many installed flows each owner has."""
+        counts = Counter(value[4:8] for value in self.actual.values())
+        return {int.from_bytes(owner, "big"): count for owner, count in counts.items()}
+
+    @property
     def due(self) -> bool:
         """Whether a flow-mod is due."""
         return self.ready and (any(self._upserts.values()) or any(self._deletes.values()))
@@ -176,8 +191,9 @@ class FlowTable:
                 while keys and len(batch) < most:
                     key = next(iter(keys))
                     del keys[key]
-                    if self.actual.pop(key, None) is not None:
-                        batch.deletes.append(key)
+                    value = self.actual.pop(key, None)
+                    if value is not None:
+                        batch.deletes.append((key, value))
         return batch
 
     def _upsert(self, batch: Batch, key: FlowKey) -> None:

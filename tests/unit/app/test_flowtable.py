@@ -18,8 +18,8 @@ def run(table: FlowTable, switch: dict[bytes, bytes], most: int = 1000) -> list[
         batch = table.take(most)
         for key, value in batch.upserts:
             switch[key] = value
-        for key in batch.deletes:
-            del switch[key]
+        for key, value in batch.deletes:
+            assert switch.pop(key) == value
         batches.append(batch)
     return batches
 
@@ -68,7 +68,7 @@ def test_higher_tables_come_first_and_deletes_last_in_reverse(desired: dict[byte
             table.unwant(key)
     batch = table.take(1000)
     assert [key[0] for key, _ in batch.upserts] == sorted((key[0] for key in desired), reverse=True)
-    assert [key[0] for key in batch.deletes] == sorted(key[0] for key in batch.deletes)
+    assert [key[0] for key, _ in batch.deletes] == sorted(key[0] for key, _ in batch.deletes)
 
 
 def test_flows_of_an_owner_that_is_not_in_sync_are_held() -> None:

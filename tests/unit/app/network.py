@@ -1,0 +1,211 @@
+"""A network in memory for tests of the controller: fake switches, scripted servers, a clock that the test moves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.fakes.switch import FakeSwitch
+from xenflow.identity import Identity
+from xenflow.model import (
+    Address,
+    Attachment,
+    Bridge,
+    Fact,
+    Interface,
+    Link,
+    Machine,
+    MachineKind,
+    Network,
+    Port,
+    PortKind,
+    pack_prefix,
+)
+from xenflow.replica import Outbox
+from xenflow.tls import TlsFiles
+from xenflow.wire import NODE_SCOPE, VERSION, Ack, Confirm, Confirmed, Hello, Message, Role
+from xenflow_app.controller import Controller
+from xenflow_app.effects import ToPeer, ToSwitch
+from xenflow_app.openflow.values import Features, PacketIn, SwitchMessage, SwitchPort
+from xenflow_app.pipeline import PROBE_MAC, Table
+from xenflow_app.settings import AppSettings, Mode
+
+FILES = TlsFiles(Path("ca"), Path("certificate"), Path("key"))
+
+
+def mac(number: int) -> bytes:
+    return b"\x02" + number.to_bytes(5, "big")
+
+
+class Server:
+    """A node: its server's scopes, and its switch."""
+
+    def __init__(self, name: str, dpid: int) -> None:
+        self.name = name
+        self.dpid = dpid
+        self.switch = FakeSwitch()
+        self.node = Outbox(NODE_SCOPE)
+        self.routers: dict[str, Outbox] = {}
+        self.node.put(Bridge("br", dpid))
+        self.peer: int | None = None
+        self.connection: int | None = None
+        self.acks: list[Ack] = []
+        self.confirms = True
+
+    def router(self, name: str) -> Outbox:
+        return self.routers.setdefault(name, Outbox(name))
+
+
+class World:
+    """Nodes, the cables between their trunks, and one controller; messages are delivered at once and in order."""
+
+    def __init__(self, names: str = "a", cables: tuple[tuple[str, int, str, int], ...] = (), reactive: bool = False):
+        self.settings = AppSettings(
+            FILES, tuple(names), mode=Mode.REACTIVE if reactive else Mode.PROACTIVE, probe_interval_s=1.0
+        )
+        self.servers = {name: Server(name, number) for number, name in enumerate(names, 1)}
+        self.cables: dict[tuple[str, int], tuple[str, int]] = {}
+        for a, port_a, b, port_b in cables:
+            self.cables[a, port_a] = (b, port_b)
+            self.cables[b, port_b] = (a, port_a)
+            self.servers[a].node.put(Port(f"t{port_a}", port_a, PortKind.TRUNK))
+            self.servers[b].node.put(Port(f"t{port_b}", port_b, PortKind.TRUNK))
+        self.now = 1000.0
+        self.number = 0
+        self.controller = Controller(self.settings)
+
+    # -- what happens -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """A controller starts, and everybody connects."""
+        self.controller = Controller(self.settings)
+        for server in self.servers.values():
+            self.connect(server.name)
+            self.connect_switch(server.name)
+        self.run(3.0)
+
+    def connect(self, name: str) -> None:
+        server = self.servers[name]
+        self.number += 1
+        server.peer = self.number
+        self.controller.peer_opened(server.peer, Identity(Role.NODE, name), Hello(VERSION, Role.NODE, name), self.now)
+        for outbox in (server.node, *server.routers.values()):
+            outbox.restart()
+        self.settle()
+
+    def disconnect(self, name: str) -> None:
+        server = self.servers[name]
+        assert server.peer is not None
+        self.controller.peer_closed(server.peer, self.now)
+        server.peer = None
+        self.settle()
+
+    def connect_switch(self, name: str) -> None:
+        server = self.servers[name]
+        self.number += 1
+        server.connection = self.number
+        ports = tuple(SwitchPort(port, f"t{port}", mac(port), True) for node, port in self.cables if node == name)
+        self.controller.switch_opened(self.number, Features(server.dpid, ports), name, self.now)
+        self.settle()
+
+    def disconnect_switch(self, name: str) -> None:
+        server = self.servers[name]
+        assert server.connection is not None
+        self.controller.switch_closed(server.connection, self.now)
+        server.connection = None
+        self.settle()
+
+    def run(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now += 0.05
+            self.controller.tick(self.now)
+            self.settle()
+
+    def settle(self) -> None:
+        """Deliver everything until nobody has anything to say."""
+        quiet = False
+        while not quiet:
+            quiet = True
+            for effect in self.controller.effects():
+                quiet = False
+                if isinstance(effect, ToSwitch):
+                    self._to_switch(effect)
+                elif isinstance(effect, ToPeer):
+                    self._to_peer(effect.peer, effect.message)
+            for server in self.servers.values():
+                for outbox in (server.node, *server.routers.values()):
+                    for message in outbox.take() if server.peer is not None else ():
+                        quiet = False
+                        self.controller.peer_message(server.peer, message, self.now)
+
+    def say(self, name: str, message: SwitchMessage) -> None:
+        """A switch says something."""
+        connection = self.servers[name].connection
+        assert connection is not None
+        self.controller.switch_message(connection, message, self.now)
+        self.settle()
+
+    def _to_switch(self, effect: ToSwitch) -> None:
+        server = next((item for item in self.servers.values() if item.connection == effect.switch), None)
+        if server is None:
+            return
+        for answer in server.switch.receive(effect.data):
+            self.controller.switch_message(effect.switch, answer, self.now)
+        for _port, acts, frame in server.switch.packets:
+            if frame[:6] == PROBE_MAC:
+                self._carry(server.name, int.from_bytes(acts[4:6], "big"), frame)
+        server.switch.packets = [item for item in server.switch.packets if item[2][:6] != PROBE_MAC]
+
+    def _carry(self, name: str, port: int, frame: bytes) -> None:
+        far = self.cables.get((name, port))
+        if far is not None and (connection := self.servers[far[0]].connection) is not None:
+            packet = PacketIn(Table.ADMISSION, 0, 1, far[1], (0,) * 8, frame, len(frame))
+            self.controller.switch_message(connection, packet, self.now)
+
+    def _to_peer(self, peer: int, message: Message) -> None:
+        server = next((item for item in self.servers.values() if item.peer == peer), None)
+        if server is None:
+            return
+        if isinstance(message, Ack):
+            server.acks.append(message)
+        elif isinstance(message, Confirm) and server.confirms:
+            self.controller.peer_message(peer, Confirmed(message.token), self.now)
+
+    # -- facts --------------------------------------------------------------------------------------------------------
+
+    def network(self, name: str, vid: int) -> None:
+        for server in self.servers.values():
+            server.node.put(Network(name, vid))
+
+    def router(self, node: str, name: str, networks: dict[str, str], first_port: int = 101, max_flows: int = 0) -> Outbox:
+        """A router with an interface and an address (such as 10.0.0.1/24) in each of the networks."""
+        server = self.servers[node]
+        interfaces, facts = [], []
+        for number, (network, address) in enumerate(networks.items(), 1):
+            interfaces.append(Interface(number, network, mac(first_port + number - 1)))
+            facts += interface_facts(number, address)
+            server.node.put(Port(f"{name}-{number}", first_port + number - 1, PortKind.VIF, name, number))
+        server.node.put(Machine(name, MachineKind.ROUTER, tuple(interfaces), max_flows))
+        outbox = server.router(name)
+        for fact in facts:
+            outbox.put(fact)
+        if server.peer is not None:
+            outbox.restart()
+        return outbox
+
+    def host(self, node: str, name: str, network: str, address: bytes, port: int) -> None:
+        interface = Interface(1, network, mac(port), (address,))
+        self.servers[node].node.put(Machine(name, MachineKind.HOST, (interface,)))
+        self.servers[node].node.put(Port(name, port, PortKind.VIF, name, 1))
+
+    def access(self, node: str, port: int, vlans: dict[int, str]) -> None:
+        attachments = tuple(Attachment(vlan, network) for vlan, network in vlans.items())
+        self.servers[node].node.put(Port(f"x{port}", port, PortKind.ACCESS, attachments=attachments))
+
+
+def interface_facts(number: int, address: str) -> list[Fact]:
+    """Link and address of an interface."""
+    text, length = address.split("/")
+    packed = pack_prefix(text + ("/128" if ":" in text else "/32"))[:-1] + bytes([int(length)])
+    return [Link(number, f"eth{number}", mac(1000 + number), 1500, True), Address(number, packed)]
