@@ -277,7 +277,7 @@ class Controller:
 
     def _dumped(self, node: Node) -> None:
         for router in node.routers.values():
-            if router.planned and router.exact:
+            if router.planned and router.exact is not None:
                 router.exact.adopt()
         if self.fabric.settled:
             self._adopt_learned(node)
@@ -330,7 +330,7 @@ class Controller:
             self._unlearn(node, message.key)
         elif kind == pipeline.Kind.EXACT:
             for router in node.routers.values():
-                if router.number == owner and router.exact:
+                if router.number == owner and router.exact is not None:
                     router.exact.aged(message.key)
         node.flows.gone(message.key)
 

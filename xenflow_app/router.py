@@ -89,7 +89,7 @@ class Router:
     @property
     def shed(self) -> int:
         """Routes without a flow of their own: kept back by client or server, or beyond `max_flows` here."""
-        here = self.exact.shed if self.exact else self._capped.shed
+        here = self.exact.shed if self.exact is not None else self._capped.shed
         return self.reported_shed + here
 
     @property
@@ -112,6 +112,16 @@ class Router:
         if link not in self._place.vids or not address:
             return _UNKNOWN_HOP
         return self._hops.of(neighbor_key(link, address))
+
+    def hop(self, number: int) -> tuple[int, bytes] | None:
+        """Return link and packed address of the next hop with this id."""
+        key = self._hops.name(number)
+        return None if key is None else (int.from_bytes(key[:4], "big"), key[4:])
+
+    @property
+    def shed_here(self) -> int:
+        """Routes that have no flow of their own because of `max_flows`."""
+        return self.shed - self.reported_shed
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
@@ -187,7 +197,7 @@ class Router:
             self._plan_neighbor(key)
         for route in self.rib:
             self._plan_route(route, None)
-        if self.exact:
+        if self.exact is not None:
             self.exact.adopt()
 
     def unplan(self) -> None:
@@ -195,7 +205,7 @@ class Router:
         for route in self.rib:
             self.flows.unwant(pipeline.route_key(self.number, route.prefix))
         self.flows.drop_groups(lambda group: group[0] == self.number)
-        if self.exact:
+        if self.exact is not None:
             self.exact.clear()
         self._uses.clear()
         self._values.clear()
@@ -233,7 +243,7 @@ class Router:
 
     def _plan_route(self, route: Route, before: Route | None) -> None:
         self._uses[route.hops] = self._uses.get(route.hops, 0) + 1
-        if self.exact:
+        if self.exact is not None:
             self.exact.changed(route.prefix)
         elif not self.machine.max_flows:
             self.flows.want(pipeline.route_key(self.number, route.prefix), self.value_for(route))
@@ -243,7 +253,7 @@ class Router:
             self._release(before.hops)
 
     def _unplan_route(self, route: Route) -> None:
-        if self.exact:
+        if self.exact is not None:
             self.exact.changed(route.prefix)
         elif not self.machine.max_flows:
             self.flows.unwant(pipeline.route_key(self.number, route.prefix))

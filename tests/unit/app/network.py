@@ -178,7 +178,9 @@ class World:
         for server in self.servers.values():
             server.node.put(Network(name, vid))
 
-    def router(self, node: str, name: str, networks: dict[str, str], first_port: int = 101, max_flows: int = 0) -> Outbox:
+    def router(
+        self, node: str, name: str, networks: dict[str, str], first_port: int = 101, max_flows: int = 0
+    ) -> Outbox:
         """A router with an interface and an address (such as 10.0.0.1/24) in each of the networks."""
         server = self.servers[node]
         interfaces, facts = [], []

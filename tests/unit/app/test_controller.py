@@ -65,9 +65,7 @@ def test_facts_become_flows_and_are_acknowledged() -> None:
     assert installed == world.controller.nodes["a"].flows.desired
     number = world.controller.nodes["a"].routers["r1"].number
     assert installed[pipeline.route_key(number, pack_prefix("10.9.0.0/16"))][12:] == (
-        actions.load(
-            pipeline.HOP, world.controller.nodes["a"].routers["r1"].hop_id(1, GATEWAY)
-        )
+        actions.load(pipeline.HOP, world.controller.nodes["a"].routers["r1"].hop_id(1, GATEWAY))
         + actions.resubmit(Table.NEIGHBOR)
     )
     assert world.servers["a"].acks[-1].seq == world.servers["a"].routers["r1"].last_seq
