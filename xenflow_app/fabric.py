@@ -13,7 +13,7 @@ Nothing is planned before `settled`: what nodes and links there are must be know
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from xenflow_app import pipeline
@@ -193,6 +193,11 @@ class Fabric:
             self.step += 1
             self._awaiting = set(touched)
         return touched
+
+    @property
+    def awaiting(self) -> Set[str]:
+        """The nodes whose confirmation the next step of a change of links awaits."""
+        return self._awaiting
 
     @property
     def moving(self) -> bool:
