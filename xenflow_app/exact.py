@@ -31,7 +31,9 @@ class ExactFlows:
         self._destination: dict[FlowKey, bytes] = {}
         self._full = False
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many exact flows there are."""
         return len(self._destination)
 
     @property
@@ -42,7 +44,7 @@ class ExactFlows:
     def first(self, packet: pipeline.Packet) -> FlowKey | None:
         """Want the flow for a packet that had none; None where the cap leaves it to the VM."""
         router = self._router
-        self._set_full(len(self) >= self._max_flows)
+        self._set_full(self.count >= self._max_flows)
         if self._full:
             return None
         route = router.value_for(router.rib.lookup(packet.destination))
@@ -87,7 +89,7 @@ class ExactFlows:
             keys.discard(key)
             if not keys:
                 del self._by_destination[destination]
-        self._set_full(len(self) >= self._max_flows)
+        self._set_full(self.count >= self._max_flows)
 
     def clear(self) -> None:
         """Want none any more."""
