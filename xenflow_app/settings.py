@@ -80,3 +80,5 @@ class AppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             yield "openflow", "plain TCP is for loopback only; use ssl:HOST:PORT"
         if self.listen.port and self.listen.port == self.openflow.port:
             yield "openflow", f"has the same port as listen ({self.listen.port})"
+        if self.openflow.scheme is Scheme.SSL and self.pox.port in (self.listen.port, self.openflow.port):
+            yield "pox.port", "is taken by listen or openflow"

@@ -1,7 +1,7 @@
 """Flows as text, as `ovs-ofctl --no-stats dump-flows` prints them, but for `table=0`, which is shown here.
 
-For people and for comparisons with the real tool (match_format and ofpacts_format of Open vSwitch). What is not ours to print (an action
-or field that this program does not use) is shown as its bytes.
+For people and for comparisons with the real tool (match_format and ofpacts_format of Open vSwitch). What is not ours to
+print (an action or field that this program does not use) is shown as its bytes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,42 @@
+"""The POX host with a real POX and a real Open vSwitch: all that the stand-alone host does, and what only POX does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.host_suite import PYTHON, TESTS, HostSuite, Setup
+from tests.private_ovs import wait_until
+
+pytestmark = [pytest.mark.root, pytest.mark.ovs, pytest.mark.pox]
+
+
+class TestPox(HostSuite):
+    def command(self, settings: Path) -> tuple[list[str], dict[str, str]]:
+        pox = Path(os.environ["POX_HOME"]) / "pox.py"
+        return [PYTHON, str(pox), "xenflow_demo", f"--config={settings}"], {"PYTHONPATH": f"{TESTS}:{TESTS / 'pox'}"}
+
+    def test_another_branch_is_named(self, setup: Setup) -> None:
+        command, environment = self.command(setup.write_settings("tcp:127.0.0.1:6653"))
+        refused = self.run_inside(setup, [*command, "--branch=0.7.0"], environment)
+        assert refused.returncode == 2
+        assert "this POX is 0.7.0; XenFlow needs branch halosaur" in refused.stderr
+
+    def test_nobody_gets_around_the_verified_listener(self, setup: Setup) -> None:
+        setup.present("node/n1")
+        self.start(setup, "ssl:127.0.0.1:6653")
+        setup.point_to("tcp:127.0.0.1:6633")
+        wait_until(lambda: "refused a connection to POX's own listener" in setup.log(), "the bridge is refused")
+        assert not setup.happened("switch ")
+        assert setup.flows() == set()
+        setup.point_to("ssl:127.0.0.1:6653")
+        wait_until(lambda: setup.happened("node=n1"), "the proper way is open")
+        assert setup.stop() == 0
+
+    def test_port_of_pox_in_use(self, setup: Setup) -> None:
+        command, environment = self.command(setup.write_settings("ssl:127.0.0.1:6653", "[pox]\nport = 6654"))
+        refused = self.run_inside(setup, command, environment)
+        assert refused.returncode == 2
+        assert "pox.port" in refused.stderr

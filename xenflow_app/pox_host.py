@@ -1,0 +1,262 @@
+"""The core under POX (branch halosaur): POX owns the connections to switches, a thread of ours owns everything else.
+
+    POX's thread                                   | our thread (asyncio)
+    openflow.of_01 on 127.0.0.1 --whole messages---|--> SwitchLink --> Host --> Core
+                 ^------------- core.callLater ----|------- bytes -----'
+    switches == TLS ==> Terminator (our thread) --> openflow.of_01
+
+POX cannot decode what the pipeline needs (Nicira's packet-ins, flow dumps). So, once POX's handshake is done, a
+connection's own `unpackers` and `handlers` (attributes of the one connection, nothing global) are replaced: messages
+are cut from the buffer as they are and handed on. POX's port list is kept up to date for other components.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pox.core import core as pox_core
+
+from xenflow.address import Address, Scheme
+from xenflow.errors import ConfigError
+from xenflow.settings import load
+from xenflow_app.effects import Core
+from xenflow_app.host import Host, SwitchLink
+from xenflow_app.openflow.encode import Type
+from xenflow_app.settings import AppSettings
+from xenflow_app.terminator import Terminator
+
+_log = logging.getLogger(__name__)
+
+BRANCH: Final = (0, 8)
+LOOPBACK: Final = "127.0.0.1"
+STOP_S: Final = 10.0
+
+
+def launch(config: str, make_core: Callable[[AppSettings], Core] | None = None) -> None:
+    """Start everything with the settings in the file `config`; called by POX while it starts.
+
+    POX ends with exit code 2 if they cannot be used. `make_core` makes another core than the controller's.
+    """
+    try:
+        _check_branch()
+        settings = load(Path(config), AppSettings)
+        PoxHost(make_core or _make_controller, settings).start()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"xenflow.app: {problem}", file=sys.stderr)
+        pox_core.quit(2)
+
+
+def _make_controller(settings: AppSettings) -> Core:
+    from xenflow_app.controller import Controller
+
+    return Controller(settings)
+
+
+def _check_branch() -> None:
+    version = tuple(getattr(pox_core, "version", ()))
+    if version[:2] != BRANCH:
+        found = ".".join(map(str, version)) or "of an unknown version"
+        raise ConfigError([f"this POX is {found}; XenFlow needs branch halosaur (0.8): git checkout halosaur"])
+
+
+class PoxHost:
+    """Both threads and what passes between them.
+
+    Keeps true: messages of one switch reach the core in the order in which POX read them; our bytes reach POX in the
+    order in which the core gave them; the core is called in our thread only.
+    """
+
+    def __init__(self, make_core: Callable[[AppSettings], Core], settings: AppSettings) -> None:
+        self._make_core, self._settings = make_core, settings
+        self._verified = settings.openflow.scheme is Scheme.SSL
+        port = settings.pox.port if self._verified else settings.openflow.port
+        self._pox_address = Address(Scheme.TCP, LOOPBACK, port)
+        self._terminator: Terminator | None = None
+        self._ready = threading.Event()
+        self._problem: ConfigError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._host: Host | None = None
+        self._thread = threading.Thread(target=self._run, name="xenflow", daemon=True)
+
+    def start(self) -> None:
+        """Listen at all places and let POX listen behind them. Raises ConfigError."""
+        if not self._verified and self._settings.openflow.host != LOOPBACK:
+            raise ConfigError([f"openflow: POX takes plain TCP at {LOOPBACK} only (not {self._settings.openflow})"])
+        _check_free(self._pox_address)
+        self._thread.start()
+        self._ready.wait()
+        if self._problem is not None:
+            raise self._problem
+        from pox.openflow import of_01
+
+        nexus = pox_core.openflow
+        nexus.clear_flows_on_connect = False  # flows outlive the controller
+        nexus.miss_send_len = None  # our session sets it
+        nexus.addListenerByName("ConnectionUp", self._connection_up)
+        nexus.addListenerByName("ConnectionDown", self._connection_down)
+        pox_core.addListenerByName("GoingDownEvent", self._going_down)
+        of_01.launch(port=self._pox_address.port, address=LOOPBACK)
+        _log.info(
+            "ready listen=%s openflow=%s pox=%s", self._settings.listen, self._settings.openflow, self._pox_address
+        )
+
+    # our thread
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            self._host = host = Host(self._make_core(self._settings), self._stop)
+            await host.listen(self._settings)
+            if self._verified:
+                await self._open_terminator()
+        except ConfigError as error:
+            self._problem = error
+            self._stop.set()
+        finally:
+            self._ready.set()
+        await self._stop.wait()
+        if self._terminator is not None:
+            await self._terminator.close()
+        if self._host is not None:
+            await self._host.close()
+            if self._host.failed:
+                pox_core.callLater(pox_core.quit, 1)
+
+    async def _open_terminator(self) -> None:
+        settings = self._settings
+        credentials = settings.tls.credentials()
+        terminator = Terminator(settings.openflow, credentials, self._pox_address, settings.limits.max_switches)
+        await terminator.open()
+        self._terminator = terminator
+
+    def _opened(self, connection: _Connection) -> None:
+        assert self._host is not None  # POX listens only after we do
+        port = connection.port
+
+        def write(data: bytes) -> None:
+            pox_core.callLater(connection.pox.send, data)
+
+        def close(reason: str) -> None:
+            if self._terminator is not None and connection.link is not None and connection.link.fault is not None:
+                self._terminator.refuse(port, connection.link.fault)
+            pox_core.callLater(_disconnect, connection.pox, reason)
+
+        connection.link = self._host.open_switch(connection.node, write, close, greeted=True)
+
+    # POX's thread
+
+    def _connection_up(self, event: Any) -> None:
+        """POX has shaken hands: take the connection over, or end it if nobody has verified who it is."""
+        connection = event.connection
+        port = connection.sock.getpeername()[1]
+        node = self._terminator.node(port) if self._terminator is not None else None
+        if self._verified and node is None:
+            _log.warning("refused a connection to POX's own listener from=%s:%d, use openflow=", LOOPBACK, port)
+            connection.disconnect("not verified")
+            return
+        ours = _Connection(connection, port, node)
+        connection.unpackers = _WHOLE_MESSAGES
+        connection.handlers = _Everything(connection.handlers, lambda data: self._call(_receive, ours, data))
+        connection.xenflow = ours
+        self._call(self._opened, ours)
+
+    def _connection_down(self, event: Any) -> None:
+        ours = getattr(event.connection, "xenflow", None)
+        if isinstance(ours, _Connection):
+            self._call(_lost, ours)
+
+    def _going_down(self, _event: Any) -> None:
+        assert self._stop is not None  # set before `start` returned
+        self._call(self._stop.set)
+        self._thread.join(STOP_S)
+
+    def _call(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call in our thread, after all that was passed before."""
+        assert self._loop is not None  # set before `start` returned
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+
+@dataclass(slots=True)
+class _Connection:
+    """A connection of POX's and what we know of it; `link` belongs to our thread."""
+
+    pox: Any
+    port: int
+    node: str | None
+    link: SwitchLink | None = None
+
+
+def _receive(connection: _Connection, data: bytes) -> None:
+    if connection.link is not None:
+        connection.link.received(data)
+
+
+def _lost(connection: _Connection) -> None:
+    if connection.link is not None:
+        connection.link.lost("connection closed")
+
+
+def _disconnect(connection: Any, reason: str) -> None:
+    if not connection.disconnected:
+        connection.disconnect(reason)
+
+
+class _WholeMessages:
+    """Stands in for POX's table of unpackers: a message stays the bytes that it is."""
+
+    def __getitem__(self, _kind: int) -> Callable[[bytes, int], tuple[int, bytes]]:
+        return _cut
+
+
+def _cut(buffer: bytes, offset: int) -> tuple[int, bytes]:
+    end = offset + int.from_bytes(buffer[offset + 2 : offset + 4], "big")
+    return end, bytes(buffer[offset:end])
+
+
+_WHOLE_MESSAGES = _WholeMessages()
+
+
+class _Everything:
+    """Stands in for POX's table of handlers: hands every message on, and lets POX see what changes its port list."""
+
+    def __init__(self, original: Any, take: Callable[[bytes], None]) -> None:
+        self._original, self._take = original, take
+
+    def __getitem__(self, kind: int) -> Callable[[Any, Any], None]:
+        return self._hand_on
+
+    def _hand_on(self, connection: Any, message: Any) -> None:
+        if not isinstance(message, bytes):  # read before we took over, and only now delivered
+            self._take(message.pack())
+            return
+        if message[1] == Type.PORT_STATUS:
+            from pox.openflow import of_01
+
+            _end, unpacked = of_01.unpackers[Type.PORT_STATUS](message, 0)
+            self._original[Type.PORT_STATUS](connection, unpacked)
+        self._take(message)
+
+
+def _check_free(address: Address) -> None:
+    """Raise ConfigError if POX could not listen there: POX itself would only log it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.host, address.port))
+        except OSError as error:
+            problem = f"{address}: POX cannot listen there: {error.strerror}; set pox.port to a free one"
+            raise ConfigError([problem]) from error
