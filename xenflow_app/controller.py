@@ -3,9 +3,9 @@
 Place in the flow: hosts (stand-alone, POX) -> *Controller* -> hosts. It holds the nodes, their routers and the fabric,
 and does nothing itself but hand each event to whom it concerns, then let what is due be sent:
 
-    server  -> Node (ports, machines), Router (routes, neighbors)   \\
-    switch  -> Datapath (dump, barriers), Node (ports up), learning   >  _finish: fabric.advance, acks, flush
-    time    -> Discovery (probes), settling                          /
+    server  -> Node (ports, machines), Router (routes, neighbors)     \\
+    switch  -> Datapath (dump, barriers), Arrivals (packets, aging)    >  _finish: Steps.advance, acks, flush
+    time    -> Discovery (probes), settling                           /
 
 Nothing of a node or router is deleted before what is known of it is complete (Node.in_sync).
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
 from functools import partial
 
 from xenflow.errors import RemoteProtocolError
@@ -28,7 +27,6 @@ from xenflow.wire import (
     Answer,
     Begin,
     Close,
-    Confirm,
     Confirmed,
     End,
     Hello,
@@ -40,16 +38,16 @@ from xenflow.wire import (
     Welcome,
 )
 from xenflow_app import pipeline, queries
+from xenflow_app.arrivals import Arrivals
 from xenflow_app.datapath import Datapath
 from xenflow_app.discovery import Discovery
 from xenflow_app.effects import ClosePeer, CloseSwitch, Effect, ToPeer, ToSwitch
 from xenflow_app.fabric import Fabric
-from xenflow_app.flowtable import FABRIC, FlowTable, is_ours
+from xenflow_app.flowtable import FABRIC, FlowTable
 from xenflow_app.ids import Ids
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
-from xenflow_app.openflow import actions, encode, fields
-from xenflow_app.openflow.decode import entries
+from xenflow_app.openflow import actions, encode
 from xenflow_app.openflow.values import (
     BarrierReply,
     ErrorMessage,
@@ -61,9 +59,9 @@ from xenflow_app.openflow.values import (
     PortStatus,
     SwitchMessage,
 )
-from xenflow_app.packets import datagram
 from xenflow_app.router import Place, Router
 from xenflow_app.settings import AppSettings, Mode
+from xenflow_app.steps import Steps
 from xenflow_app.topology import End as TrunkEnd
 
 log = logging.getLogger(__name__)
@@ -75,10 +73,6 @@ SETTLE_GRACE_S = 10.0
 """How long after the start nodes that do not appear are waited for."""
 QUIET_S = 1.0
 """Without a list of nodes: how long no new node must have appeared."""
-UNCONFIRMED_S = 0.3
-"""How long after a barrier a node without a server is taken to have followed."""
-CONFIRM_TIMEOUT_S = 3.0
-"""How long a server may take to confirm; a switch that hangs must not stop the others."""
 
 
 class Controller:
@@ -98,9 +92,8 @@ class Controller:
         self._peers: dict[int, Identity] = {}
         self._switches: dict[int, Node] = {}
         self._strays: dict[int, Features] = {}
-        self._tokens: dict[int, tuple[Node, int]] = {}
-        self._token = 0
-        self._timers: list[tuple[float, Callable[[], None]]] = []
+        self._steps = Steps(self.fabric, self.nodes, self._effects.append)
+        self._arrivals = Arrivals(self.nodes, self.fabric, self.discovery, settings.limits, self._to_switch)
         self._now = 0.0
         self._started: float | None = None
         self._last_new_node = 0.0
@@ -109,12 +102,13 @@ class Controller:
 
     def effects(self) -> list[Effect]:
         """Return what has to be done, in order."""
-        effects, self._effects = self._effects, []
+        effects = self._effects.copy()
+        self._effects.clear()
         return effects
 
     def next_deadline(self) -> float:
         """Return when `tick` should be called at the latest."""
-        waits = [self.discovery.next_deadline(), *(when for when, _ in self._timers)]
+        waits = [self.discovery.next_deadline(), self._steps.next_deadline()]
         if not self.fabric.settled:
             waits.append(self._now + 0.1)
         return min([*waits, self._now + self.settings.probe_interval_s])
@@ -122,10 +116,7 @@ class Controller:
     def tick(self, now: float) -> None:
         """Time has passed."""
         self._begin(now)
-        due = [call for when, call in self._timers if when <= now]
-        self._timers = [item for item in self._timers if item[0] > now]
-        for call in due:
-            call()
+        self._steps.tick(now)
         for end in self.discovery.probes(now):
             node = self.nodes.get(end.node)
             if node is not None and node.switch is not None and node.dpid is not None:
@@ -145,7 +136,7 @@ class Controller:
             if node.peer is not None:
                 self._effects.append(ClosePeer(node.peer, "another connection of the same node took over"))
                 self._peers.pop(node.peer, None)
-                self._confirm_later(node)
+                self._steps.server_away(node, now)
             node.peer = peer
             node.inbox.suspend()
             for inbox in node.router_inboxes.values():
@@ -164,7 +155,7 @@ class Controller:
         if node is not None and node.peer == peer:
             node.peer = None
             log.info("server away node=%s", node.name)
-            self._confirm_later(node)
+            self._steps.server_away(node, now)
         self._finish()
 
     def peer_message(self, peer: int, message: Message, now: float) -> None:
@@ -189,7 +180,7 @@ class Controller:
             case Close():
                 self._close_scope(node, message.scope)
             case Confirmed():
-                self._confirm(message.token)
+                self._steps.confirmed(message.token)
             case _:
                 raise RemoteProtocolError(f"{type(message).__name__} from a node")
         self._finish()
@@ -232,12 +223,12 @@ class Controller:
                 if node.datapath.dump(message):
                     self._dumped(node)
             case PacketIn():
-                self._packet_in(node, message)
+                self._arrivals.packet_in(node, message, now)
             case PortStatus():
                 node.port_up[message.number] = message.up and message.reason is not PortReason.DELETE
                 self._watch_trunks(node)
             case FlowRemoved():
-                self._flow_removed(node, message)
+                self._arrivals.flow_removed(node, message)
             case ErrorMessage():
                 key = node.datapath.error(message)
                 log.warning(
@@ -280,69 +271,11 @@ class Controller:
             if router.planned and router.exact is not None:
                 router.exact.adopt()
         if self.fabric.settled:
-            self._adopt_learned(node)
+            self._arrivals.adopt_learned(node)
         due = node.flows.due
         log.info(
             "switch in view node=%s flows=%d due=%s held=%d", node.name, len(node.flows.actual), due, node.flows.held
         )
-
-    def _packet_in(self, node: Node, packet: PacketIn) -> None:
-        if packet.table == pipeline.Table.ADMISSION:
-            end = TrunkEnd(node.name, packet.in_port)
-            if self.discovery.hear(end, packet.data, self._node_of, self._now):
-                self._links_changed()
-        elif packet.table == pipeline.Table.LEARN_LIMIT:
-            self._learn(node, packet.in_port, packet.regs[0], packet.data[6:12])
-        elif packet.table == pipeline.Table.EXACT:
-            self._first_packet(node, packet)
-
-    def _learn(self, node: Node, port: int, vid: int, mac: bytes) -> None:
-        before = self.fabric.location(vid, mac)
-        limits = self.settings.limits
-        learned = node.learn(
-            port, vid, mac, self.fabric, most=limits.max_macs_per_port, idle_timeout_s=limits.mac_age_s
-        )
-        if learned and before is not None and (before.node, before.member.port) != (node.name, port):
-            self.nodes[before.node].forget_learned(before.member.port, vid, mac)
-
-    def _first_packet(self, node: Node, packet: PacketIn) -> None:
-        """Reactive: decide for a packet that no exact flow matched, and send it on its way; nothing is lost."""
-        seen = datagram(packet.data)
-        router = next((item for item in node.routers.values() if item.number == packet.regs[2]), None)
-        onward = pipeline.goto(pipeline.Table.MACHINE)
-        if router is not None and router.exact is not None and router.planned and seen is not None:
-            key = router.exact.first(
-                pipeline.Packet(
-                    packet.in_port, packet.regs[0], seen.dl_src, seen.dl_dst, seen.source, seen.destination, seen.tos
-                )
-            )
-            if key is not None:
-                onward = node.flows.desired[key][actions.VALUE_HEAD.size :]
-        node.datapath.flush()
-        acts = pipeline.resume(packet.regs, packet.in_port) + onward
-        self._to_switch(node, encode.packet_out(acts, packet.data, packet.in_port or actions.NONE))
-
-    def _flow_removed(self, node: Node, message: FlowRemoved) -> None:
-        kind, owner = message.cookie >> 40 & 0xFF, message.cookie & 0xFFFFFFFF
-        if message.cookie >> 48 != int.from_bytes(b"XF", "big"):
-            return
-        if kind == pipeline.Kind.LEARNED:
-            self._unlearn(node, message.key)
-        elif kind == pipeline.Kind.EXACT:
-            for router in node.routers.values():
-                if router.number == owner and router.exact is not None:
-                    router.exact.aged(message.key)
-        node.flows.gone(message.key)
-
-    def _unlearn(self, node: Node, key: bytes) -> None:
-        port, vid, mac = _learned_key(key)
-        node.unlearn(port, vid, mac, self.fabric)
-
-    def _adopt_learned(self, node: Node) -> None:
-        """After a restart: what the switch still knows of machines behind access ports holds."""
-        for key, value in list(node.flows.actual.items()):
-            if is_ours(value) and value[2] == pipeline.Kind.LEARNED:
-                self._learn(node, *_learned_key(key))
 
     # -- facts of a node ---------------------------------------------------------------------------------------------
 
@@ -473,9 +406,6 @@ class Controller:
     def _links_changed(self) -> None:
         self.fabric.set_graph(self.discovery.links())
 
-    def _node_of(self, dpid: int) -> str | None:
-        return next((node.name for node in self.nodes.values() if node.dpid == dpid), None)
-
     # -- what follows from every event -------------------------------------------------------------------------------
 
     def _begin(self, now: float) -> None:
@@ -488,9 +418,7 @@ class Controller:
         settles = not self.fabric.settled and self._all_known()
         if settles:
             self._settle()
-        for name in self.fabric.advance():
-            node = self.nodes[name]
-            node.datapath.when_confirmed(partial(self._ask_confirmation, node, self.fabric.step))
+        self._steps.advance(self._now)
         if settles:
             for node in self.nodes.values():
                 self._release(node)
@@ -514,7 +442,7 @@ class Controller:
         log.info("fabric settled nodes=%d links=%d", len(self.nodes), len(self.fabric.graph.edges))
         self.fabric.settle()
         for node in self.nodes.values():
-            self._adopt_learned(node)
+            self._arrivals.adopt_learned(node)
 
     def _release(self, node: Node) -> None:
         """The node's facts are complete: what is installed for nobody may go."""
@@ -522,35 +450,12 @@ class Controller:
             if node.in_sync(owner, settled=self.fabric.settled):
                 node.flows.release(owner)
 
-    def _ask_confirmation(self, node: Node, step: int) -> None:
-        """The flows of a step are in the tables; ask when the node's packets follow them."""
-        if node.peer is None:
-            self._after(UNCONFIRMED_S, partial(self.fabric.confirmed, node.name, step))
-            return
-        self._token += 1
-        self._tokens[self._token] = (node, step)
-        self._after(CONFIRM_TIMEOUT_S, partial(self._confirm, self._token))
-        self._effects.append(ToPeer(node.peer, Confirm(self._token)))
-
-    def _confirm(self, token: int) -> None:
-        node_step = self._tokens.pop(token, None)
-        if node_step is not None:
-            self.fabric.confirmed(node_step[0].name, node_step[1])
-
-    def _confirm_later(self, node: Node) -> None:
-        """Who was asked for confirmation is gone; packets will have followed after a while."""
-        for token in [token for token, (whose, _) in self._tokens.items() if whose is node]:
-            self._after(UNCONFIRMED_S, partial(self._confirm, token))
-
     def _acknowledge(self, node: Node, acks: dict[str, int]) -> None:
         if node.peer is None:
             return
         for name, seq in acks.items():
             router = node.routers.get(name)
             self._effects.append(ToPeer(node.peer, Ack(name, seq, 0 if router is None else router.shed)))
-
-    def _after(self, delay_s: float, call: Callable[[], None]) -> None:
-        self._timers.append((self._now + delay_s, call))
 
     def _node(self, name: str) -> Node:
         """Return the node of that name, new if it must be. Raises RemoteProtocolError for one that is not allowed."""
@@ -584,10 +489,3 @@ class Controller:
             log.warning("refused node=%s scope=%s reason=%s", node.name, scope or "node", text)
             if node.peer is not None:
                 self._effects.append(ToPeer(node.peer, Problem(scope, text)))
-
-
-def _learned_key(key: bytes) -> tuple[int, int, bytes]:
-    """Return port, VLAN id and MAC in the key of a learned flow."""
-    matched = dict(entries(key[3:]))
-    number = [int.from_bytes(matched[header], "big") for header in (fields.IN_PORT, fields.REG0)]
-    return number[0], number[1], matched[fields.ETH_SRC]
