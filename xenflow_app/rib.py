@@ -7,7 +7,7 @@ grow with the table; longest first is the order of RFC 1812, section 5.2.4.3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from xenflow.model import Prefix, Route
 
@@ -22,7 +22,8 @@ class Rib:
 
     def __init__(self) -> None:
         self._tables: dict[int, dict[int, dict[int, Route]]] = {4: {}, 16: {}}
-        self._lengths: dict[int, list[int]] = {4: [], 16: []}
+        self._probes: dict[int, list[tuple[int, Callable[[int], Route | None]]]] = {4: [], 16: []}
+        """For each family, longest first: the mask of a length in use, and the look-up in its table."""
         self._count = 0
 
     def __len__(self) -> int:
@@ -40,7 +41,7 @@ class Rib:
         table = tables.get(length)
         if table is None:
             table = tables[length] = {}
-            self._lengths[size] = sorted(tables, reverse=True)
+            self._order(size)
         number = int.from_bytes(route.prefix[:-1], "big")
         if number not in table:
             self._count += 1
@@ -57,7 +58,7 @@ class Rib:
         self._count -= 1
         if not table:
             del tables[length]
-            self._lengths[size] = sorted(tables, reverse=True)
+            self._order(size)
         return route
 
     def get(self, prefix: Prefix) -> Route | None:
@@ -67,11 +68,14 @@ class Rib:
 
     def lookup(self, address: bytes) -> Route | None:
         """Return the route of the longest prefix that covers `address` (packed)."""
-        size = len(address)
         number = int.from_bytes(address, "big")
-        tables, masks = self._tables[size], _MASKS[size]
-        for length in self._lengths[size]:
-            route = tables[length].get(number & masks[length])
+        for mask, probe in self._probes[len(address)]:
+            route = probe(number & mask)
             if route is not None:
                 return route
         return None
+
+    def _order(self, size: int) -> None:
+        """Note which lengths there are."""
+        tables, masks = self._tables[size], _MASKS[size]
+        self._probes[size] = [(masks[length], tables[length].get) for length in sorted(tables, reverse=True)]
