@@ -19,7 +19,11 @@ from xenflow import __version__
 from xenflow.errors import ConfigError, XenflowError
 
 BUILT_IN: Final[dict[str, str]] = {
+    "flows": "xenflow.cli.flows:flows",
     "pki": "xenflow.cli.pki:pki",
+    "routers": "xenflow.cli.routers:routers",
+    "routes": "xenflow.cli.routers:routes",
+    "status": "xenflow.cli.status:status",
 }
 """Command -> where it is defined, as MODULE:NAME."""
 

@@ -1,0 +1,211 @@
+"""What operators are told: everything has a name, every flow a purpose, many rows come in pages."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from tests.unit.app.network import World, mac
+from xenflow.answers import FlowStatus, Lookup, Page, RouterStatus, RouteStatus, Status
+from xenflow.model import Hop, Neighbor, Route, RouteKind, ShedRoutes, pack_prefix
+from xenflow.wire import MAX_FRAME_BYTES
+from xenflow_app.queries import answer, paging
+
+T = TypeVar("T")
+
+
+def packed(text: str) -> bytes:
+    return ip_address(text).packed
+
+
+def route(prefix: str, *hops: Hop, kind: RouteKind = RouteKind.UNICAST) -> Route:
+    return Route(pack_prefix(prefix), kind, hops)
+
+
+def small(*, reactive: bool = False, max_flows: int = 0) -> World:
+    """Two nodes and a trunk; r1 between lan (with a host on each node, and an access port) and core, where r2 is."""
+    world = World("ab", (("a", 11, "b", 12),), reactive=reactive)
+    world.network("lan", 10)
+    world.network("core", 20)
+    r1 = world.router("a", "r1", {"lan": "10.0.1.1/24", "core": "10.0.9.1/24"}, 101, max_flows)
+    r2 = world.router("b", "r2", {"core": "10.0.9.2/24"}, 201)
+    r1.put(Neighbor(1, packed("10.0.1.10"), mac(1)))
+    r1.put(Neighbor(2, packed("10.0.9.2"), mac(201)))
+    r2.put(Neighbor(1, packed("10.0.9.1"), mac(102)))
+    r1.put(route("10.0.1.0/24", Hop(1)))
+    r1.put(route("10.0.9.0/24", Hop(2)))
+    r1.put(route("0.0.0.0/0", Hop(2, packed("10.0.9.2"))))
+    world.host("a", "h1", "lan", packed("10.0.1.10"), 1)
+    world.host("b", "h2", "lan", packed("10.0.1.11"), 2)
+    world.access("b", 30, {0: "lan", 7: "core"})
+    world.start()
+    return world
+
+
+def ask(world: World, what: str, kind: type[T], **arguments: str) -> T:
+    body, error = answer(world.controller, what, arguments)
+    assert not error, error
+    assert len(body) < MAX_FRAME_BYTES
+    return msgspec.json.decode(body, type=kind)
+
+
+def refusal(world: World, what: str, **arguments: str) -> str:
+    body, error = answer(world.controller, what, arguments)
+    assert not body
+    return error
+
+
+def test_status_names_everything() -> None:
+    status = ask(small(), "status", Status)
+    assert (status.mode, status.settled, status.awaited, status.refused) == ("proactive", True, [], [])
+    assert [(node.name, node.routers, node.hosts) for node in status.nodes] == [
+        ("a", ["r1"], ["h1"]),
+        ("b", ["r2"], ["h2"]),
+    ]
+    assert all(node.flows_actual == node.flows_desired and not node.flows_pending for node in status.nodes)
+    assert [(link.ends, link.up) for link in status.links] == [(["a:t11", "b:t12"], True)]
+    assert [(network.name, network.vid, network.members) for network in status.networks] == [
+        ("lan", 10, ["a:h1", "a:r1-1", "b:h2", "b:x30"]),
+        ("core", 20, ["a:r1-2", "b:r2-1", "b:x30"]),
+    ]
+    assert all(network.tree == [["a:t11", "b:t12"]] for network in status.networks)
+    assert [(router.name, router.node, router.routes, router.shed) for router in status.routers] == [
+        ("r1", "a", 3, 0),
+        ("r2", "b", 0, 0),
+    ]
+
+
+def test_status_says_what_is_awaited_and_why_a_link_is_down() -> None:
+    world = small()
+    world.disconnect("b")
+    world.disconnect_switch("b")
+    status = ask(world, "status", Status)
+    assert any("node b: its server" in text for text in status.awaited)
+    assert any("node b: its switch" in text for text in status.awaited)
+    world = World("ab", (("a", 11, "b", 12),))
+    world.connect("a")
+    status = ask(world, "status", Status)
+    assert not status.settled
+    assert any(text.startswith("node b: neither") for text in status.awaited)
+    assert [(link.ends, link.up, link.why) for link in status.links] == [
+        (["a:t11"], False, "nothing is heard from the other end")
+    ]
+
+
+def test_routers_show_interfaces_and_what_is_shed() -> None:
+    world = small(max_flows=2)
+    world.servers["a"].routers["r1"].put(ShedRoutes(5))
+    world.settle()
+    r1, _ = ask(world, "routers", list[RouterStatus])
+    assert [(item.name, item.network, item.vid, item.port, item.addresses) for item in r1.interfaces] == [
+        ("eth1", "lan", 10, "r1-1", ["10.0.1.1/24"]),
+        ("eth2", "core", 20, "r1-2", ["10.0.9.1/24"]),
+    ]
+    assert (r1.shed_reported, r1.shed_here, r1.max_flows) == (5, 1, 2)
+    shed = ask(world, "routes", Page[RouteStatus], router="r1").rows[0]
+    assert (shed.prefix, shed.state) == ("0.0.0.0/0", "shed")
+    assert "max_flows = 2" in shed.forwarding
+
+
+def test_routes_say_where_packets_go() -> None:
+    world = small()
+    outbox = world.servers["a"].routers["r1"]
+    outbox.put(route("10.1.0.0/16", Hop(1, packed("10.0.1.10"), 1), Hop(2, packed("10.0.9.2"), 3)))
+    outbox.put(route("10.2.0.0/16", Hop(2, packed("10.0.9.77"))))
+    outbox.put(route("10.3.0.0/16", kind=RouteKind.BLACKHOLE))
+    outbox.put(route("10.4.0.0/16", kind=RouteKind.SLOW))
+    outbox.put(route("10.5.0.0/16", Hop(0, packed("10.99.0.1"))))
+    world.settle()
+    page = ask(world, "routes", Page[RouteStatus], router="r1")
+    rows = {row.prefix: row for row in page.rows}
+    assert list(rows) == sorted(rows, key=lambda text: pack_prefix(text))
+    assert page.total == len(rows) == 8
+    assert {row.state for row in page.rows} == {"installed"}
+    default = rows["0.0.0.0/0"].hops[0]
+    assert (default.interface, default.network, default.gateway, default.vid, default.out) == (
+        "eth2", "core", "10.0.9.2", 20, "t11",
+    )  # fmt: skip
+    assert rows["10.0.1.0/24"].forwarding == "switch"
+    assert [(hop.gateway, hop.buckets) for hop in rows["10.1.0.0/16"].hops] == [("10.0.1.10", 4), ("10.0.9.2", 12)]
+    assert "MAC address of 10.0.9.77 is not known" in rows["10.2.0.0/16"].forwarding
+    assert "blackhole" in rows["10.3.0.0/16"].forwarding
+    assert rows["10.4.0.0/16"].forwarding.startswith("slow path")
+    assert "none of the networks" in rows["10.5.0.0/16"].forwarding
+    within = ask(world, "routes", Page[RouteStatus], router="r1", prefix="10.0.0.0/14")
+    assert [row.prefix for row in within.rows] == [
+        "10.0.1.0/24", "10.0.9.0/24", "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16",
+    ]  # fmt: skip
+
+
+def test_lookup() -> None:
+    world = small()
+    found = ask(world, "lookup", Lookup, router="r1", address="10.0.1.10")
+    assert found.route is not None
+    assert (found.route.prefix, found.route.hops[0].mac) == ("10.0.1.0/24", "02:00:00:00:00:01")
+    assert "10.0.1.1/24" in ask(world, "lookup", Lookup, router="r1", address="10.0.1.1").words
+    nothing = ask(world, "lookup", Lookup, router="r2", address="2001:db8::1")
+    assert nothing.route is None
+    assert "no route" in nothing.words
+
+
+@pytest.mark.parametrize("reactive", [False, True])
+def test_every_flow_has_a_purpose_and_is_installed(reactive: bool) -> None:
+    world = small(reactive=reactive)
+    outbox = world.servers["a"].routers["r1"]
+    outbox.put(route("10.1.0.0/16", Hop(1, packed("10.0.1.10")), Hop(2, packed("10.0.9.2"))))
+    world.settle()
+    for node in "ab":
+        page = ask(world, "flows", Page[FlowStatus], node=node)
+        assert page.total == len(page.rows) == len(world.servers[node].switch.flows)
+        for flow in page.rows:
+            assert flow.words
+            assert "not a flow" not in flow.words, flow.text
+            assert "0x" not in flow.words.replace("group 0x", ""), flow
+            assert flow.state == "installed"
+        places = [(flow.table, -flow.priority) for flow in page.rows]
+        assert places == sorted(places)
+    words = [flow.words for flow in ask(world, "flows", Page[FlowStatus], node="a", router="r1").rows]
+    if not reactive:
+        assert "r1: 0.0.0.0/0: via 10.0.9.2 on eth2 (core)" in words
+    assert "r1: 10.0.1.10 on eth1 (lan): TTL - 1, to 02:00:00:00:00:01 (h1) in lan" in words
+    fib = ask(world, "flows", Page[FlowStatus], node="a", table="fib").rows
+    assert {flow.table for flow in fib} == {30}
+    assert fib == ask(world, "flows", Page[FlowStatus], node="a", table="30").rows
+
+
+def test_many_routes_and_flows_come_in_pages_that_fit_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = small()
+    outbox = world.servers["a"].routers["r1"]
+    hops = tuple(Hop(2, packed(f"10.0.9.{number}")) for number in range(2, 8))
+    for number in range(3000):
+        outbox.put(Route(b"\x14" + number.to_bytes(3, "big") + b"\x20", RouteKind.UNICAST, hops))
+    world.settle()
+    for what, kind in (("routes", Page[RouteStatus]), ("flows", Page[FlowStatus])):
+        seen: list[str] = []
+        after, pages = "", 0
+        while after or not pages:
+            page = ask(world, what, kind, router="r1", node="a", after=after)
+            seen += [getattr(row, "prefix", None) or row.text for row in page.rows]
+            after, pages = page.next, pages + 1
+        assert len(seen) == len(set(seen)) == page.total > 3000
+        assert pages > 1
+    monkeypatch.setattr(paging, "PAGE_ROWS", 2)
+    page = ask(world, "routes", Page[RouteStatus], router="r1", limit="100")
+    assert len(page.rows) == 2
+    assert page.next
+
+
+def test_what_cannot_be_answered_says_what_could_be() -> None:
+    world = small()
+    assert "known: r1, r2" in refusal(world, "routes", router="r3")
+    assert "known: a, b" in refusal(world, "flows", node="c")
+    assert "there: r2" in refusal(world, "flows", node="b", router="r1")
+    assert "admission" in refusal(world, "flows", node="a", table="first")
+    assert "status" in refusal(world, "state")
+    assert refusal(world, "lookup", router="r1", address="10.0.0.256")
+    assert refusal(world, "routes", router="r1", prefix="10.0.0.0/40")
+    assert refusal(world, "routes", router="r1", limit="many")
+    assert refusal(world, "routes", router="r1", after="x")
