@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"xenflow-client: {problem}", file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, BrokenPipeError):
+    except KeyboardInterrupt:
         return 0
     return 0
 
@@ -74,9 +75,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 async def show(as_json: bool, follow: bool) -> None:
     """Print the facts once they are known; with `follow` also their changes, until a signal comes."""
-    shown = Shown(lambda line: print(line, flush=follow), as_json)
     stopped = _stop_signals()
     printed = False
+
+    def write(line: str) -> None:
+        try:
+            print(line, flush=True)
+        except BrokenPipeError:  # the reader (head, less) has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            stopped.set()
+
+    shown = Shown(write, as_json)
 
     def changed() -> None:
         nonlocal printed
