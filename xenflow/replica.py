@@ -58,8 +58,7 @@ class Outbox:
             return
         where = (kind, key)
         if old is None:
-            fresh = self._changed.pop(where, None) is None and not self._end
-            self._changed[where] = fresh
+            self._changed[where] = self._changed.pop(where, None) is None
         elif where not in self._changed:
             self._changed[where] = False
 
@@ -116,8 +115,7 @@ class Outbox:
         upserts: list[Fact] = []
         withdrawals: list[Key] = []
         self._take_snapshot(upserts, room)
-        if not self._unsent:
-            self._take_changes(upserts, withdrawals, room)
+        self._take_changes(upserts, withdrawals, room)
         if not upserts and not withdrawals:
             return None
         self.last_seq += 1
