@@ -26,7 +26,7 @@ from xenflow.errors import Fault, RemoteProtocolError
 from xenflow.guard import Guard, guard
 from xenflow.identity import Identity
 from xenflow.limits import Limits
-from xenflow.listening import bound_address, listen, stop_listening
+from xenflow.listening import bound_address, host_text, listen, stop_listening
 from xenflow.refusals import Refusals
 from xenflow.session import Session
 from xenflow.tls import Credentials, peer_identity
@@ -156,7 +156,7 @@ class Listener:
                 _log.error("cannot accept at=%s why=%s", self._wanted, error)
                 await asyncio.sleep(_EXHAUSTED_S)
                 continue
-            peer = str(where[0]) if isinstance(where, tuple) else "local"
+            peer = host_text(where) if isinstance(where, tuple) else "local"
             if not self._admit(peer):
                 connection.close()
                 continue

@@ -33,8 +33,16 @@ def bound_address(listener: socket.socket, wanted: Address) -> Address:
     """Return where the socket listens: `wanted`, with the port that it really got."""
     if wanted.scheme is Scheme.UNIX:
         return wanted
-    host, port = listener.getsockname()[:2]
-    return Address(wanted.scheme, host=host, port=port)
+    where = listener.getsockname()
+    return Address(wanted.scheme, host=host_text(where), port=where[1])
+
+
+def host_text(where: tuple[str, int] | tuple[str, int, int, int]) -> str:
+    """Return the host of a socket address; of a link-local one with its zone, which Python leaves out."""
+    if len(where) == 4 and where[3]:
+        with contextlib.suppress(OSError):  # the interface is gone by now
+            return f"{where[0]}%{socket.if_indextoname(where[3])}"
+    return where[0]
 
 
 def stop_listening(listener: socket.socket) -> None:

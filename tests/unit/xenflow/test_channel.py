@@ -23,6 +23,7 @@ from xenflow.address import Address
 from xenflow.channel import Channel, Limits, Listener, ListenerLimits, connect, serve
 from xenflow.errors import ConfigError, Fault, RemoteProtocolError
 from xenflow.identity import Identity
+from xenflow.listening import host_text
 from xenflow.model import Hop, Route, RouteKind
 from xenflow.pki.authority import Authority
 from xenflow.replica import Inbox, Outbox
@@ -494,6 +495,14 @@ async def test_a_router_that_reports_nonsense_is_told_why(pki: Pki) -> None:
         assert await channel.receive() == []
         assert "Begin" in channel.reason
         await until(lambda: listener.refusals == {Fault.SEQUENCE: 1})
+
+
+def test_a_link_local_address_keeps_its_zone() -> None:
+    index, name = socket.if_nameindex()[0]
+    assert host_text(("fe80::1", 6655, 0, index)) == f"fe80::1%{name}"
+    assert host_text(("fe80::1", 6655, 0, 0xFFFFFF)) == "fe80::1"
+    assert host_text(("::1", 6655, 0, 0)) == "::1"
+    assert host_text(("127.0.0.1", 6655)) == "127.0.0.1"
 
 
 # What a person set up
