@@ -53,6 +53,8 @@ class Fault(enum.StrEnum):
     """Does not read what we send."""
     TOO_MANY = "too-many"
     """More connections than allowed."""
+    TOO_OFTEN = "too-often"
+    """Connects more often than allowed."""
     REFUSED = "refused"
     """The other side refused us, or the program at hand refused the other side."""
 

@@ -27,6 +27,7 @@ from xenflow.guard import Guard, guard
 from xenflow.identity import Identity
 from xenflow.limits import Limits
 from xenflow.listening import bound_address, host_text, listen, stop_listening
+from xenflow.rates import PeerRates
 from xenflow.refusals import Refusals
 from xenflow.session import Session
 from xenflow.tls import Credentials, peer_identity
@@ -47,11 +48,16 @@ OnChannel = Callable[[Channel], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class ListenerLimits:
-    """Connections in all, per address of a peer, and within their handshake; then what each session may take."""
+    """Connections in all, per address of a peer, and within their handshake; then what each session may take.
+
+    `rate_per_s` and `burst` bound how often one address may connect: each handshake costs milliseconds.
+    """
 
     connections: int = 1024
     per_peer: int = 64
     handshakes: int = 64
+    rate_per_s: float = 20.0
+    burst: int = 200
     session: Limits = field(default_factory=Limits)
 
 
@@ -89,6 +95,7 @@ class Listener:
         """Where it listens, with the real port."""
         self._wanted, self._welcome, self._on_channel, self._limits = address, welcome, on_channel, limits
         self._refusals = Refusals(str(address))
+        self._rates = PeerRates(limits.rate_per_s, limits.burst)
         self._guard = guard(address, credentials)
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
@@ -170,6 +177,9 @@ class Listener:
         limits = self._limits
         if self._peers.total() >= limits.connections or self._peers[peer] >= limits.per_peer:
             self.refuse(peer, RemoteProtocolError("too many connections", Fault.TOO_MANY))
+            return False
+        if not self._rates.take(peer, self._loop.time()):
+            self.refuse(peer, RemoteProtocolError("connects too often", Fault.TOO_OFTEN))
             return False
         if len(self._handshakes) >= limits.handshakes:
             oldest, its_peer = next(iter(self._handshakes.items()))

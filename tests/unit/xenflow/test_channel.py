@@ -440,7 +440,7 @@ async def test_an_expired_certificate_is_closed_although_no_file_changed(
 
 @in_loop
 async def test_a_flood_of_handshakes_leaves_others_unaffected(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
-    limits = ListenerLimits(per_peer=300, handshakes=8, session=Limits(handshake_s=30))
+    limits = ListenerLimits(per_peer=300, handshakes=8, burst=300, session=Limits(handshake_s=30))
     node, router = pki.credentials(NODE), pki.credentials(ROUTER)
     async with listening(TLS, node, Program(), limits) as listener:
         where = listener.addresses[0]
@@ -452,6 +452,19 @@ async def test_a_flood_of_handshakes_leaves_others_unaffected(pki: Pki, caplog: 
             await until(lambda: listener.refusals.get(Fault.TOO_MANY, 0) >= 190)
             assert len(listener._handshakes) <= 8
             assert caplog.text.count("too many handshakes") == 1
+
+
+@in_loop
+async def test_an_address_that_connects_too_often_is_refused_before_tls(pki: Pki) -> None:
+    limits = ListenerLimits(rate_per_s=0.001, burst=2)
+    async with listening(TLS, pki.credentials(NODE), Program(), limits) as listener:
+        where, router = listener.addresses[0], pki.credentials(ROUTER)
+        for _ in range(2):
+            channel = await connect(where, router, HELLO, anybody)
+            await channel.close("again")
+        with pytest.raises((OSError, RemoteProtocolError)):
+            await connect(where, router, HELLO, anybody)
+        assert listener.refusals == {Fault.TOO_OFTEN: 1}
 
 
 @in_loop
