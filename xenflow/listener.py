@@ -178,7 +178,7 @@ class Listener:
         if self._peers.total() >= limits.connections or self._peers[peer] >= limits.per_peer:
             self.refuse(peer, RemoteProtocolError("too many connections", Fault.TOO_MANY))
             return False
-        if not self._rates.take(peer, self._loop.time()):
+        if self._guard is not None and not self._rates.take(peer, self._loop.time()):
             self.refuse(peer, RemoteProtocolError("connects too often", Fault.TOO_OFTEN))
             return False
         if len(self._handshakes) >= limits.handshakes:
