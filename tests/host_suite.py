@@ -105,6 +105,10 @@ class HostSuite:
     def command(self, settings: Path) -> tuple[list[str], dict[str, str]]:
         raise NotImplementedError
 
+    def controller(self, settings: Path) -> tuple[list[str], dict[str, str]]:
+        """Return how the controller itself is started, as a user does."""
+        raise NotImplementedError
+
     def start(self, setup: Setup, openflow: str, extra: str = "") -> None:
         command, environment = self.command(setup.write_settings(openflow, extra))
         setup.start(command, environment)
@@ -161,6 +165,14 @@ class HostSuite:
         wait_until(lambda: "router/r1 is no node" in setup.log(), "a router is refused")
         assert sum("switch a01" in line for line in setup.ask()["events"]) == 1
         assert setup.stop() == 0
+
+    def test_the_controller_itself_serves_a_switch(self, setup: Setup) -> None:
+        setup.present("node/n1")
+        setup.start(*self.controller(setup.write_settings("ssl:127.0.0.1:6653")))
+        setup.point_to("ssl:127.0.0.1:6653")
+        wait_until(lambda: "switch up dpid=0000000000000a01 node=n1" in setup.log(), "the switch is up")
+        assert setup.stop() == 0
+        assert "Traceback" not in setup.log()
 
     def test_port_in_use(self, setup: Setup) -> None:
         self.start(setup, "tcp:127.0.0.1:6653")

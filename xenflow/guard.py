@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Protocol, TypeVar
 
 from xenflow.address import Address, Scheme
-from xenflow.connection import Channel
 from xenflow.errors import ConfigError
 from xenflow.tls import Credentials
 
 _log = logging.getLogger(__name__)
+
+
+class Certified(Protocol):
+    """A connection whose other side showed a certificate (DER); None where there is no TLS."""
+
+    @property
+    def certificate(self) -> bytes | None:
+        """The other side's certificate."""
+
+
+C = TypeVar("C", bound=Certified)
 
 
 class Guard:
@@ -26,8 +37,8 @@ class Guard:
         self.context = self.credentials.server_context()
         self._said = ""
 
-    def refresh(self, channels: Iterable[Channel]) -> dict[Channel, str]:
-        """Read the files anew; return those of the channels whose peer is no longer good, and why."""
+    def refresh(self, channels: Iterable[C]) -> dict[C, str]:
+        """Read the files anew; return those of the connections whose peer is no longer good, and why."""
         try:
             self.context = self.credentials.server_context()
             peers = [(channel, channel.certificate) for channel in channels if channel.certificate is not None]

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from xenflow.address import Address, Scheme
+from xenflow.connection import CLOSE_S, tls_reason
 from xenflow.errors import ConfigError, Fault, RemoteProtocolError
+from xenflow.guard import Guard
+from xenflow.listener import RECHECK_S, WATCH_S
 from xenflow.listening import bound_address, listen, stop_listening
 from xenflow.refusals import Refusals
-from xenflow.revocation import recheck_all
 from xenflow.tls import Credentials, peer_identity
 from xenflow.wire import Role
 
@@ -28,17 +30,18 @@ _log = logging.getLogger(__name__)
 READ_BYTES: Final = 1 << 18
 HANDSHAKE_S: Final = 5.0
 HANDSHAKES_AT_ONCE: Final = 32
-WATCH_S: Final = 1.0
-"""How often the files of the credentials are looked at."""
+_EXHAUSTED_S: Final = 0.1
+"""Pause when the process has no file descriptors left."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SwitchStream:
-    """A connection from a switch. `node` is its verified name; None on plain TCP."""
+    """A connection from a switch. `node` is its verified name, `certificate` its proof; None on plain TCP."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     node: str | None
+    certificate: bytes | None
 
     @property
     def peer(self) -> str:
@@ -52,36 +55,33 @@ OnSwitch: TypeAlias = Callable[[SwitchStream], Awaitable[None]]
 class SwitchAcceptor:
     """Listens at an address; calls `on_switch` for each verified switch and closes its connection afterwards.
 
-    Raises (open) ConfigError: port in use, certificates that cannot be used.
+    `on_switch` may raise RemoteProtocolError: the switch is then counted as refused.
     """
 
     def __init__(
         self, address: Address, credentials: Credentials | None, on_switch: OnSwitch, max_switches: int
     ) -> None:
-        """`credentials` may be None only for plain TCP; they are watched, so nobody else may use this object."""
+        """`credentials` are None for plain TCP, and only for it. Raises ConfigError."""
         if (address.scheme is Scheme.SSL) == (credentials is None):
             raise ConfigError([f"{address}: ssl: needs credentials, tcp: takes none"])
         if address.scheme is Scheme.TCP and not address.is_loopback:
             raise ConfigError([f"{address}: plain TCP is for loopback only; use ssl:HOST:PORT"])
-        self._address, self._credentials, self._on_switch = address, credentials, on_switch
-        self._max_switches = max_switches
-        self._context: ssl.SSLContext | None = None
+        self._address, self._on_switch, self._max_switches = address, on_switch, max_switches
+        self._guard = Guard(credentials) if credentials is not None else None
         self._listeners: list[socket.socket] = []
-        self._loops: list[asyncio.Task[None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._live: dict[SwitchStream, bytes] = {}
-        self._handshakes = 0
-        self._said = ""
+        self._work: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
+        self._handshakes: dict[asyncio.Task[None], str] = {}
+        self._live: set[SwitchStream] = set()
         self.refusals = Refusals(str(address))
 
     async def open(self) -> None:
-        """Listen; on return switches can connect."""
-        if self._credentials is not None:
-            self._context = self._credentials.server_context()
+        """Listen; on return switches can connect. Raises ConfigError."""
         self._listeners = listen(self._address)
-        self._loops = [asyncio.create_task(self._accept(listener)) for listener in self._listeners]
-        if self._credentials is not None:
-            self._loops.append(asyncio.create_task(self._watch(self._credentials)))
+        loop = asyncio.get_running_loop()
+        self._work = {loop.create_task(self._accept(listener)) for listener in self._listeners}
+        if self._guard is not None:
+            self._work.add(loop.create_task(self._watch(self._guard)))
 
     @property
     def address(self) -> Address:
@@ -90,7 +90,7 @@ class SwitchAcceptor:
 
     async def close(self) -> None:
         """Stop listening and end all connections."""
-        ending = [*self._loops, *self._tasks]
+        ending = [*self._work, *self._serving]
         for task in ending:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
@@ -101,103 +101,114 @@ class SwitchAcceptor:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection, peer = await loop.sock_accept(listener)
-            except OSError as error:  # out of descriptors, or gone before it was accepted
-                _log.warning("cannot accept a switch at=%s why=%s", self._address, error)
-                await asyncio.sleep(0.1)
+                connection, where = await loop.sock_accept(listener)
+            except OSError as error:
+                _log.error("cannot accept a switch at=%s why=%s", self._address, error)
+                await asyncio.sleep(_EXHAUSTED_S)
                 continue
-            try:
-                self._admit(connection)
-            except RemoteProtocolError as refusal:
+            peer = _host(where)
+            if not self._admit(peer):
                 connection.close()
-                self._refuse(_host(peer), refusal)
+                continue
+            task = loop.create_task(self._serve(connection, peer))
+            self._handshakes[task] = peer
+            self._serving.add(task)
+            task.add_done_callback(self._ended)
 
-    def _admit(self, connection: socket.socket) -> None:
-        if self._handshakes >= HANDSHAKES_AT_ONCE:
-            raise RemoteProtocolError(f"{self._handshakes} handshakes at once", Fault.TOO_MANY)
-        if len(self._tasks) >= self._max_switches:
-            raise RemoteProtocolError(f"{len(self._tasks)} connections (limits.max_switches)", Fault.TOO_MANY)
-        task = asyncio.get_running_loop().create_task(self._serve(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+    def _admit(self, peer: str) -> bool:
+        """Return whether one more may come in; the oldest handshake gives way (a good one takes milliseconds)."""
+        if len(self._serving) >= self._max_switches:
+            self._refuse(peer, RemoteProtocolError("too many connections (limits.max_switches)", Fault.TOO_MANY))
+            return False
+        if len(self._handshakes) >= HANDSHAKES_AT_ONCE:
+            oldest, its_peer = next(iter(self._handshakes.items()))
+            del self._handshakes[oldest]
+            oldest.cancel()
+            self._refuse(its_peer, RemoteProtocolError("too many handshakes at once", Fault.TOO_MANY))
+        return True
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._serving.discard(task)
+        self._handshakes.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             asyncio.get_running_loop().call_exception_handler({"message": "serving a switch", "exception": error})
 
-    async def _serve(self, connection: socket.socket) -> None:
-        peer = _host(connection.getpeername())
-        self._handshakes += 1
+    async def _serve(self, connection: socket.socket, peer: str) -> None:
         try:
             stream = await self._shake_hands(connection)
         except RemoteProtocolError as refusal:
             self._refuse(peer, refusal)
             return
         finally:
-            self._handshakes -= 1
-        secure = stream.writer.get_extra_info("ssl_object")
-        if secure is not None:
-            self._live[stream] = secure.getpeercert(binary_form=True) or b""
+            task = asyncio.current_task()
+            assert task is not None  # a coroutine runs in a task
+            self._handshakes.pop(task, None)
+        self._live.add(stream)
         try:
             await self._on_switch(stream)
         except RemoteProtocolError as refusal:
             self._refuse(stream.peer, refusal)
         finally:
-            self._live.pop(stream, None)
+            self._live.discard(stream)
             stream.writer.transport.abort()
 
     async def _shake_hands(self, connection: socket.socket) -> SwitchStream:
-        loop = asyncio.get_running_loop()
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        reader = asyncio.StreamReader(READ_BYTES)
-        protocol = asyncio.StreamReaderProtocol(reader)
-        timeouts = {"ssl_handshake_timeout": HANDSHAKE_S, "ssl_shutdown_timeout": 1.0} if self._context else {}
         try:
-            transport, _protocol = await loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self._context, **timeouts
-            )
+            writer, reader = await self._open_stream(connection)
+        except ssl.SSLCertVerificationError as error:
+            raise RemoteProtocolError(tls_reason(error), Fault.CERTIFICATE) from error
         except ssl.SSLError as error:
-            connection.close()
-            wrong = Fault.CERTIFICATE if isinstance(error, ssl.SSLCertVerificationError) else Fault.TLS
-            raise RemoteProtocolError(f"no TLS 1.3 connection: {error.reason or error}", wrong) from error
+            raise RemoteProtocolError(tls_reason(error), Fault.TLS) from error
+        except ConnectionAbortedError as error:  # asyncio's word for a handshake that takes too long
+            raise RemoteProtocolError(f"no TLS handshake within {HANDSHAKE_S:g} s", Fault.HANDSHAKE_TIMEOUT) from error
         except OSError as error:
-            connection.close()
-            raise RemoteProtocolError(f"no TLS 1.3 connection: {error}", Fault.TLS) from error
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        if self._context is None:
-            return SwitchStream(reader, writer, None)
+            raise RemoteProtocolError(str(error) or "connection lost", Fault.TLS) from error
+        secure = writer.get_extra_info("ssl_object")
+        if secure is None:
+            return SwitchStream(reader, writer, None, None)
         try:
-            identity = peer_identity(writer.get_extra_info("ssl_object"))
+            identity = peer_identity(secure)
             if identity.role is not Role.NODE:
                 raise RemoteProtocolError(f"{identity} is no node, so it has no switch", Fault.IDENTITY)
         except RemoteProtocolError:
             writer.transport.abort()
             raise
-        return SwitchStream(reader, writer, identity.name)
+        return SwitchStream(reader, writer, identity.name, secure.getpeercert(binary_form=True))
+
+    async def _open_stream(self, connection: socket.socket) -> tuple[asyncio.StreamWriter, asyncio.StreamReader]:
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(READ_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        context = self._guard.context if self._guard is not None else None
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            transport, _protocol = await loop.connect_accepted_socket(
+                lambda: protocol,
+                connection,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_S if context is not None else None,
+                ssl_shutdown_timeout=CLOSE_S if context is not None else None,
+            )
+        except OSError:
+            connection.close()
+            raise
+        return asyncio.StreamWriter(transport, protocol, reader, loop), reader
 
     def _refuse(self, peer: str, refusal: RemoteProtocolError) -> None:
         self.refusals.add(peer, refusal, asyncio.get_running_loop().time())
 
-    async def _watch(self, credentials: Credentials) -> None:
+    async def _watch(self, guard: Guard) -> None:
+        loop = asyncio.get_running_loop()
+        checked = loop.time()
         while True:
             await asyncio.sleep(WATCH_S)
-            if not credentials.changed():
+            if not guard.credentials.changed() and loop.time() < checked + RECHECK_S:
                 continue
-            try:
-                self._context = credentials.server_context()
-                verdicts = recheck_all(self._live.values(), credentials)
-            except ConfigError as error:  # half of the files replaced, or a mistake: what is at hand stays
-                if str(error) != self._said:
-                    self._said = str(error)
-                    _log.warning("credentials changed and not usable, kept the old ones why=%s", self._said)
-                continue
-            self._said = ""
-            for stream, verdict in zip(tuple(self._live), verdicts, strict=True):
-                if verdict is not None:
-                    self._refuse(stream.peer, RemoteProtocolError(verdict, Fault.CERTIFICATE))
-                    stream.writer.transport.abort()
+            checked = loop.time()
+            for stream, why in guard.refresh(self._live).items():
+                self._refuse(stream.peer, RemoteProtocolError(why, Fault.CERTIFICATE))
+                stream.writer.transport.abort()
 
 
-def _host(peername: object) -> str:
-    return str(peername[0]) if isinstance(peername, tuple) and peername else "?"
+def _host(where: object) -> str:
+    return str(where[0]) if isinstance(where, tuple) and where else "?"

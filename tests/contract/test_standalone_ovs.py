@@ -14,3 +14,6 @@ pytestmark = [pytest.mark.root, pytest.mark.ovs]
 class TestStandalone(HostSuite):
     def command(self, settings: Path) -> tuple[list[str], dict[str, str]]:
         return [PYTHON, str(TESTS / "demo_core.py"), "--config", str(settings)], {}
+
+    def controller(self, settings: Path) -> tuple[list[str], dict[str, str]]:
+        return [PYTHON, "-m", "xenflow_app.standalone", "--config", str(settings)], {}

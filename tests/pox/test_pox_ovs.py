@@ -12,11 +12,15 @@ from tests.private_ovs import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.ovs, pytest.mark.pox]
 
+POX = [PYTHON, str(Path(os.environ.get("POX_HOME", "pox")) / "pox.py")]
+
 
 class TestPox(HostSuite):
     def command(self, settings: Path) -> tuple[list[str], dict[str, str]]:
-        pox = Path(os.environ["POX_HOME"]) / "pox.py"
-        return [PYTHON, str(pox), "xenflow_demo", f"--config={settings}"], {"PYTHONPATH": f"{TESTS}:{TESTS / 'pox'}"}
+        return [*POX, "xenflow_demo", f"--config={settings}"], {"PYTHONPATH": f"{TESTS}:{TESTS / 'pox'}"}
+
+    def controller(self, settings: Path) -> tuple[list[str], dict[str, str]]:
+        return [*POX, "xenflow.app", f"--config={settings}"], {}
 
     def test_another_branch_is_named(self, setup: Setup) -> None:
         command, environment = self.command(setup.write_settings("tcp:127.0.0.1:6653"))
