@@ -143,7 +143,7 @@ class Clients:
             await asyncio.wait({writer})
             if self._sessions.get(name) is session:
                 del self._sessions[name]
-                log.info("client %s from=connected to=away", name)
+                log.info("client %s from=connected to=away refused=%d", name, relay.door.refused.total())
 
     def tell(self, message: Ack | Problem) -> None:
         """Pass on what the app says about a router."""

@@ -36,7 +36,16 @@ class NodeScope:
         self._said: frozenset[str] = frozenset()
 
     def observe(self, view: BridgeView) -> Inventory | None:
-        """Take the bridge as it is now; return what the node has, None while there is no bridge to speak of."""
+        """Take the bridge as it is now; return what the node has, None while that cannot be known.
+
+        A bridge without a datapath id has not been filled in by ovs-vswitchd (again): what was known stays.
+        """
+        if view.exists and not view.dpid:
+            self._say([f"bridge {view.name}: ovs-vswitchd has not made it yet; waiting"])
+            return None
+        if not view.exists and self.inventory is None:
+            self._say([f"bridge {view.name}: not there yet; waiting for it"])
+            return None
         self._view = view
         self._hypervisor.observe(view)
         return self._plan()
@@ -71,8 +80,7 @@ class NodeScope:
 
     def _plan(self) -> Inventory | None:
         view = self._view
-        if view is None or (not view.dpid and self.inventory is None):
-            self._say([f"bridge {view.name}: not there yet; waiting for it"] if view is not None else [])
+        if view is None:
             return None
         self.inventory = take(self.definitions, view, self._hypervisor.running())
         self._outbox.replace(self.inventory.facts)

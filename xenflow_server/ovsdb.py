@@ -137,7 +137,8 @@ class Monitor:
                 log.info("ovsdb from=away to=in-sync remote=%s", self._remote)
                 self._away = False
         elif not self._away and self._idl._session.reconnect.state.name == "BACKOFF":
-            log.warning("ovsdb to=away remote=%s: is Open vSwitch running? Trying again until it is", self._remote)
+            advice = "is Open vSwitch running, and may this user use its socket? Trying again until it answers"
+            log.warning("ovsdb to=away remote=%s: %s", self._remote, advice)
             self._away = True
 
     def _observe(self) -> BridgeView:

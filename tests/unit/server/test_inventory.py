@@ -16,6 +16,7 @@ from xenflow.model import (
 from xenflow_server.definitions import Definitions, PortDefinition
 from xenflow_server.hypervisor import AttachedMacs
 from xenflow_server.inventory import Inventory, take
+from xenflow_server.node import NodeScope
 from xenflow_server.view import BFD_MARK, BFD_SETTINGS, BridgeView, PortView, plan_bfd
 
 MACS = [bytes([2, 0, 0, 0, 0, n]) for n in range(4)]
@@ -90,6 +91,19 @@ def test_of_two_ports_with_one_address_the_emulated_one_is_left_out() -> None:
 def test_a_bridge_that_is_gone_has_nothing() -> None:
     inventory = take(DEFINED, BridgeView("xenbr0", exists=False), frozenset())
     assert set(inventory.facts) == {Network("a", 10), Network("b", 11)}
+
+
+def test_a_bridge_that_is_not_filled_in_says_nothing() -> None:
+    scope = NodeScope(DEFINED, 0)
+    assert scope.observe(BridgeView("xenbr0", exists=False)) is None
+    assert scope.observe(BridgeView("xenbr0", 0, "netdev", (vif("vif1.0", 3, MACS[1]),))) is None
+    known = scope.observe(BridgeView("xenbr0", 5, "netdev", (vif("vif1.0", 3, MACS[1]),)))
+    assert known is not None
+    assert scope.observe(BridgeView("xenbr0", 0, "netdev")) is None
+    assert scope.inventory == known  # ovs-vswitchd starts again: what was known stays
+    gone = scope.observe(BridgeView("xenbr0", exists=False))
+    assert gone is not None
+    assert gone.machines == {}
 
 
 def test_an_error_of_open_vswitch_is_a_problem() -> None:
