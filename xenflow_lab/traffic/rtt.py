@@ -38,6 +38,7 @@ class RttPlan:
     timeout_s: float = 1
     size_bytes: int = 56
     source: str = ""
+    dscp: int = 0
 
     @property
     def is_v6(self) -> bool:
@@ -100,6 +101,10 @@ def _open(plan: RttPlan) -> socket.socket:
         protocol = socket.IPPROTO_ICMPV6 if plan.is_v6 else socket.IPPROTO_ICMP
         sock = socket.socket(family, socket.SOCK_RAW, protocol)
     sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    if plan.is_v6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, plan.dscp << 2)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, plan.dscp << 2)
     if plan.source:
         sock.bind((plan.source, 0))
     sock.connect((plan.to, plan.port))
@@ -155,6 +160,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=1, help="seconds")
     parser.add_argument("--size", type=int, default=56, help="bytes of payload")
     parser.add_argument("--source", default="", help="source address")
+    parser.add_argument("--dscp", type=int, default=0)
     return parser.parse_args(arguments)
 
 
@@ -162,7 +168,9 @@ def _main(arguments: Sequence[str]) -> dict[str, Any]:
     found = parse(arguments)
     if found.serve:
         return serve(found.serve, Stop())
-    plan = RttPlan(found.to, found.port, found.count, found.interval, found.timeout, found.size, found.source)
+    plan = RttPlan(
+        found.to, found.port, found.count, found.interval, found.timeout, found.size, found.source, found.dscp
+    )
     return run(plan, Stop())
 
 

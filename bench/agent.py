@@ -1,0 +1,129 @@
+"""A process on a machine of the lab that does small things on command: no start-up time in what is measured.
+
+Commands and answers are JSON, one a line: {"do": NAME, ...arguments} -> {"result": ...} or {"error": TEXT}.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bench.rtnetlink import Routes, prefixes
+from xenflow_lab.lab import Lab
+from xenflow_lab.traffic import mmsg, rtt
+from xenflow_lab.traffic.timing import Stop
+
+_SINK_PORT = 5001
+
+
+class Agent:
+    """The end of the bench: an agent on the machine `who` of a lab."""
+
+    def __init__(self, lab: Lab, who: str) -> None:
+        self.who = who
+        self._process = lab.popen(who, [sys.executable, "-m", "bench.agent"], stdin=subprocess.PIPE, stderr=None)
+
+    def ask(self, do: str, **arguments: object) -> Any:
+        """Have a command done, and return its result. Raises RuntimeError with the agent's words."""
+        self.tell(do, **arguments)
+        return self.answer()
+
+    def tell(self, do: str, **arguments: object) -> None:
+        """Have a command done; `answer` waits for it."""
+        stdin = self._process.stdin
+        if stdin is None:
+            raise RuntimeError("the agent has no standard input")
+        stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+        stdin.flush()
+
+    def answer(self) -> Any:
+        """Return the result of the command that was told."""
+        stdout = self._process.stdout
+        line = "" if stdout is None else stdout.readline()
+        found = json.loads(line) if line else {"error": "it has ended"}
+        if "error" in found:
+            raise RuntimeError(f"agent on {self.who}: {found['error']}")
+        return found["result"]
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Commands:
+    """What an agent can do: each public method is a command."""
+
+    def __init__(self) -> None:
+        self._stop = Stop()
+        self._routes = Routes()
+        self._sink: socket.socket | None = None
+
+    def ping(self, to: str, count: int = 1, interval_s: float = 0.1, dscp: int = 0) -> list[int | None]:
+        """Return the round-trip times of packets 1..count (ns), None for those without an answer."""
+        plan = rtt.RttPlan(to, count=count, interval_s=interval_s, dscp=dscp)
+        found: list[int | None] = rtt.run(plan, self._stop)["rtt_ns"]
+        return found
+
+    def put_routes(self, count: int, via: str, first: int = 0) -> int:
+        return self._routes.put(prefixes(count, first), via)
+
+    def drop_routes(self, count: int, first: int = 0) -> int:
+        return self._routes.drop(prefixes(count, first))
+
+    def sink(self) -> bool:
+        """Open a port for `blast` that nobody reads: its buffer is full at once, and packets end there."""
+        self._sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self._sink.bind(("0.0.0.0", _SINK_PORT))
+        return True
+
+    def blast(self, to: str, payload_bytes: int, seconds: float) -> int:
+        """Send UDP as fast as this process can; return the number of packets."""
+        out = mmsg.Outgoing(bytes(payload_bytes))
+        name = mmsg.sockaddr(to, _SINK_PORT)
+        for slot in range(mmsg.BATCH):
+            out.fill(slot, name)
+        sent, end = 0, time.monotonic() + seconds
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            while time.monotonic() < end:
+                for _ in range(16):
+                    sent += out.send(sock, 0, mmsg.BATCH)
+        return sent
+
+    def received(self, seconds: float, device: str = "eth0") -> float:
+        """Return the packets/s that came in by `device` in the next `seconds`."""
+        counter = Path(f"/sys/class/net/{device}/statistics/rx_packets")
+        began, first = time.monotonic_ns(), int(counter.read_text())
+        time.sleep(seconds)
+        last, ended = int(counter.read_text()), time.monotonic_ns()
+        return (last - first) / (ended - began) * 1e9
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    commands = _Commands()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            answer = {"result": getattr(commands, asked.pop("do"))(**asked)}
+        except OSError as error:
+            answer = {"error": str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What a figure is: samples, the value that is compared with its reach, mean and 95 % confidence interval."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a figure has to get: at most or at least `limit`."""
+
+    unit: str
+    limit: float
+    at_least: bool = False
+
+    @property
+    def text(self) -> str:
+        return f"{'>=' if self.at_least else '<='} {self.limit:g}"
+
+    def holds(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+REACHES = {
+    "first_packet_ratio": Reach("ratio", 1.5),
+    "first_packet_reactive_ratio": Reach("ratio", 1.0),
+    "route_to_flow_ms_p50": Reach("ms", 15),
+    "route_to_flow_ms_p99": Reach("ms", 100),
+    "route_to_flow_scale": Reach("ratio", 1.5),
+    "load_10k_s": Reach("s", 2),
+    "load_100k_s": Reach("s", 15),
+    "flow_mods_ratio": Reach("ratio", 0.5, at_least=True),
+    "forwarding_ratio": Reach("ratio", 0.95, at_least=True),
+    "client_rss_mb": Reach("MB", 80),
+    "app_bytes_per_route": Reach("B", 1500),
+    "lookup_us": Reach("us", 5),
+    "reconnect_ms": Reach("ms", 800),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure as bench/out/latest.json has it; `ci95` is half the width of the interval around `mean`."""
+
+    figure: str
+    value: float
+    unit: str
+    reach: str
+    holds: bool
+    n: int
+    mean: float
+    ci95: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def figure(name: str, samples: Sequence[float], value: float | None = None) -> Figure:
+    """Return the figure `name` of its samples; `value` is their median unless it is given."""
+    reach = REACHES[name]
+    found = statistics.median(samples) if value is None else value
+    mean, half = mean_and_interval(samples)
+    return Figure(name, found, reach.unit, reach.text, reach.holds(found), len(samples), mean, half)
+
+
+def mean_and_interval(samples: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and half the width of Student's 95 % interval; None for less than two samples."""
+    mean = statistics.fmean(samples)
+    if len(samples) < 2:
+        return mean, None
+    factor = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(samples) - 1))
+    return mean, factor * statistics.stdev(samples) / math.sqrt(len(samples))
+
+
+def percentile(samples: Sequence[float], part: float) -> float:
+    """Return the smallest sample that at least `part` (0..1) of all do not exceed (nearest rank)."""
+    ordered = sorted(samples)
+    return ordered[max(math.ceil(part * len(ordered)) - 1, 0)]

@@ -1,0 +1,72 @@
+"""Packets/s and TCP through the router's pipeline against one static output flow, interleaved on the same bridge."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+
+from bench import network
+from bench.agent import Agent
+from bench.figure import Figure, figure
+from bench.network import RIGHT, RIGHT_ADDRESS, Paths
+from xenflow_lab.lab import Lab
+
+PAIRS = 8
+WINDOW_S = 1.0
+HEADERS_BYTES = 42
+"""Ethernet, IPv4 and UDP in front of the payload."""
+
+
+def run() -> list[Figure]:
+    """Return forwarding_ratio: the lowest of the three; its samples are ratios of pairs next to each other in time."""
+    with network.one_node() as lab, network.hosts(lab) as (left, right):
+        paths = Paths(lab)
+        right.ask("sink")
+        found = {
+            f"{size} B": _ratios(paths, lambda size=size: _packets(left, right, size))  # type: ignore[misc]
+            for size in (64, 1514)
+        }
+        found["TCP"] = _ratios(paths, lambda: _tcp(lab))
+    for name, (ratios, ours, floor) in found.items():
+        unit = "Mb/s" if name == "TCP" else "packets/s"
+        print(f"    {name}: pipeline {ours:,.0f}, static {floor:,.0f} {unit}, ratio {statistics.median(ratios):.3f}")
+    lowest = min((ratios for ratios, _, _ in found.values()), key=statistics.median)
+    return [figure("forwarding_ratio", lowest)]
+
+
+def _ratios(paths: Paths, measure: Callable[[], float]) -> tuple[list[float], float, float]:
+    """Measure both in the order pipeline, static, static, pipeline, …; return ratios and both medians."""
+    ours: list[float] = []
+    floors: list[float] = []
+    for pair in range(PAIRS):
+        order = ((paths.pipeline, ours), (paths.static, floors))
+        for choose, into in order if pair % 2 == 0 else order[::-1]:
+            choose()
+            into.append(measure())
+    ratios = [mine / floor for mine, floor in zip(ours, floors, strict=True)]
+    return ratios, statistics.median(ours), statistics.median(floors)
+
+
+def _packets(left: Agent, right: Agent, size_bytes: int) -> float:
+    """Return the packets/s that arrive of frames of `size_bytes` while more are sent than can be forwarded."""
+    left.tell("blast", to=RIGHT_ADDRESS, payload_bytes=size_bytes - HEADERS_BYTES, seconds=WINDOW_S + 0.5)
+    right.ask("received", seconds=0.3)  # until it is steady
+    found: float = right.ask("received", seconds=WINDOW_S)
+    left.answer()
+    return found
+
+
+def _tcp(lab: Lab) -> float:
+    """Return the TCP goodput in Mb/s."""
+    with lab.popen(RIGHT, ["iperf3", "-s", "-1", "--forceflush"], stderr=None) as server:
+        assert server.stdout is not None
+        while "listening" not in (line := server.stdout.readline()):
+            if not line:
+                raise RuntimeError("iperf3 does not listen")
+        argv = ["iperf3", "-c", RIGHT_ADDRESS, "-t", f"{WINDOW_S:g}", "-O", "0.5", "-J"]
+        done = lab.run("h1", argv, timeout_s=30)
+        if done.returncode:
+            server.kill()
+            raise RuntimeError(f"iperf3: {done.stdout}{done.stderr}")
+    return float(json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]) / 1e6
