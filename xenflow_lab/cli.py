@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 import msgspec
@@ -17,9 +19,10 @@ from rich.status import Status
 from xenflow.cli import output
 from xenflow.errors import ConfigError
 from xenflow_lab import teardown
-from xenflow_lab.lab import Lab, Say, only_lab
+from xenflow_lab.lab import Lab, Overrides, Say, only_lab
 from xenflow_lab.paths import lab_names
 from xenflow_lab.status import LabState, observe
+from xenflow_lab.topology import Controller
 
 EXIT_NO: int = 1
 
@@ -33,12 +36,20 @@ def lab() -> None:
 @click.argument("topology", type=click.Path(path_type=Path))
 @click.option("--name", default="", help="Name of the lab (default: the file's).")
 @click.option("--without-xenflow", is_flag=True, help="Only nodes, cables, guests: no controller, server or client.")
-def up(topology: Path, name: str, without_xenflow: bool) -> None:
+@click.option("--controller", type=click.Choice([item.value for item in Controller]), help="Instead of the file's.")
+@click.option("--mode", type=click.Choice(["proactive", "reactive"]), help="Instead of the file's.")
+@click.option("--wait", is_flag=True, help="Return only when the app has all that it knows installed.")
+def up(topology: Path, name: str, without_xenflow: bool, controller: str | None, mode: str | None, wait: bool) -> None:
     """Build the lab that TOPOLOGY (TOML, see docs/lab.md) describes."""
+    signal.signal(signal.SIGTERM, _terminated)
+    overrides = Overrides(Controller(controller) if controller else None, mode or "")
     with _progress() as say:
         began = time.monotonic()
-        built = Lab(topology, name, with_xenflow=not without_xenflow, say=say)
+        built = Lab(topology, name, overrides=overrides, with_xenflow=not without_xenflow, say=say)
         built.up()
+        if wait:
+            say("flows")
+            built.wait_settled()
     count = len(built.plan.machines)
     click.echo(f"lab {built.name} is up: {count} machines in {time.monotonic() - began:.1f} s")
 
@@ -96,6 +107,10 @@ def list_labs(as_json: bool) -> None:
         click.echo("\n".join(names) or "no lab is up")
 
 
+def _terminated(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # takes down what is half built
+
+
 def _need_root() -> None:
     if os.geteuid() != 0:
         raise ConfigError(["a lab needs root (namespaces and interfaces): run it with sudo"])
@@ -130,9 +145,9 @@ def _show(state: LabState) -> None:
             head = ("", "", "")
     output.print_table(("MACHINE", "KIND", "NODE", "PROCESS", "PID", "ALIVE"), rows)
     complete = "complete" if state.ready else "not complete"
-    click.echo(
-        f"lab {state.name}: {complete}; app {'answers' if state.app else 'does not answer'} at {state.app_socket}"
-    )
+    click.echo(f"lab {state.name}: {complete}; app socket {state.app_socket}")
+    for line in state.awaited:
+        click.echo(f"  waiting: {line}")
 
 
 def _yes(alive: bool) -> str:

@@ -13,21 +13,23 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
 import msgspec
 
+from xenflow.answers import Status
 from xenflow.errors import ConfigError
-from xenflow_lab import build, checks, host, openvswitch, programs, spaces, teardown, toml
+from xenflow_lab import build, checks, host, openvswitch, operator, programs, spaces, teardown, toml
 from xenflow_lab import record as records
 from xenflow_lab import topology as topologies
-from xenflow_lab.command import run, wait_until
+from xenflow_lab.command import LabError, run, wait_until
 from xenflow_lab.paths import ROOT, Paths, lab_names, lab_namespaces
-from xenflow_lab.plan import BRIDGE, CONTROLLER, Plan, plan
+from xenflow_lab.plan import BRIDGE, CONTROLLER, Kind, Plan, plan
 from xenflow_lab.processes import Command, Process, Record, Started, is_alive
-from xenflow_lab.topology import Topology
+from xenflow_lab.topology import Controller, Topology
 
 Say = Callable[[str], None]
 """Takes one line of progress."""
@@ -37,17 +39,40 @@ def silent(line: str) -> None:
     """Say nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What is to differ from the file: who controls the lab, and how."""
+
+    controller: Controller | None = None
+    mode: str = ""
+
+    def apply(self, topology: Topology) -> Topology:
+        """Return the topology with these differences."""
+        table = topology.lab
+        changed = msgspec.structs.replace(
+            table, controller=self.controller or table.controller, mode=self.mode or table.mode
+        )
+        return msgspec.structs.replace(topology, lab=changed)
+
+
 class Lab:
     """A lab, up or not. As a context manager it is up inside the block, and nothing is left behind it."""
 
     def __init__(
-        self, topology: Path | Topology, name: str = "", *, with_xenflow: bool = True, say: Say = silent
+        self,
+        topology: Path | Topology,
+        name: str = "",
+        *,
+        overrides: Overrides = Overrides(),
+        with_xenflow: bool = True,
+        say: Say = silent,
     ) -> None:
         """Plan a lab under `name` (default: the file's); nothing is created yet. Raises ConfigError."""
         if isinstance(topology, Path):
             topology = topologies.load(topology)
         if name and (problem := checks.lab_name_problem(name)):
             raise ConfigError([problem])
+        topology = overrides.apply(topology)
         self.plan: Plan = plan(topology, name)
         self.name = self.plan.name
         self.paths = Paths(self.name)
@@ -111,8 +136,8 @@ class Lab:
         except FileExistsError as error:
             way_out = f"xenflow lab down {self.name}, or another --name"
             raise ConfigError([f"lab {self.name!r} is up already (or left over): {way_out}"]) from error
-        with open(self.paths.state / "lock", "w", encoding="ascii") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with open(self.paths.lock, "w", encoding="ascii") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX)
             document = msgspec.to_builtins(self.plan.topology)
             self.paths.topology.write_text(toml.encode(document), encoding="utf-8")
             self._save()
@@ -201,6 +226,29 @@ class Lab:
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30.0, what: str = "the condition") -> None:
         """Return once `condition` is true. Raises LabError, naming `what`, after `timeout_s`."""
         wait_until(condition, timeout_s, what)
+
+    def app_status(self) -> Status:
+        """Return the app's view of the network. Raises LabError if it does not answer."""
+        return operator.status(self.app_socket)
+
+    def awaited(self) -> list[str]:
+        """Return what keeps the lab from having settled; empty if every flow of every router is installed."""
+        nodes, routers = len(self.plan.of_kind(Kind.NODE)), len(self.plan.of_kind(Kind.ROUTER))
+        try:
+            return operator.missing(self.app_status(), nodes, routers)
+        except LabError as error:
+            return [str(error)]
+
+    def wait_settled(self, timeout_s: float = 60.0) -> None:
+        """Return once the app has everything that it knows installed. Routing daemons may still learn more.
+
+        Raises LabError, saying what is missing.
+        """
+        try:
+            self.wait_until(lambda: not self.awaited(), timeout_s)
+        except LabError as error:
+            missing = "; ".join(self.awaited())
+            raise LabError(f"lab {self.name!r} has not settled after {timeout_s:g} s: {missing}") from error
 
     @property
     def app_socket(self) -> Path:

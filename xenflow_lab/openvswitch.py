@@ -20,6 +20,9 @@ OPENFLOW_PORT: Final = 6653
 DATABASE: Final = "/run/openvswitch/db.sock"
 """Where the machine itself sees its database."""
 
+_LOGGING: Final = ("-vsyslog:off", "-vconsole:info")
+"""To standard error, which is the lab's log; never to the host's syslog."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -64,14 +67,14 @@ def ovsdb_argv() -> list[str]:
     """Return the command of the node's database server, as seen inside the machine."""
     return [
         *("ovsdb-server", "/run/openvswitch/conf.db", f"--remote=punix:{DATABASE}", "--no-chdir"),
-        *("--pidfile", "--log-file=/dev/null", "--private-key=db:Open_vSwitch,SSL,private_key"),
+        *("--pidfile", *_LOGGING, "--private-key=db:Open_vSwitch,SSL,private_key"),
         *("--certificate=db:Open_vSwitch,SSL,certificate", "--bootstrap-ca-cert=db:Open_vSwitch,SSL,ca_cert"),
     ]
 
 
 def vswitchd_argv() -> list[str]:
     """Return the command of the node's switch."""
-    return ["ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", "--log-file=/dev/null"]
+    return ["ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
 
 
 def environment() -> dict[str, str]:

@@ -34,6 +34,11 @@ class Paths:
         return self.state / "lab.json"
 
     @property
+    def lock(self) -> Path:
+        """Locked (POSIX) by the process that builds the lab, as long as it does."""
+        return self.state / "lock"
+
+    @property
     def topology(self) -> Path:
         """Copy of the topology file."""
         return self.state / "topology.toml"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
-from xenflow_lab import programs
 from xenflow_lab.lab import Lab
 from xenflow_lab.processes import is_alive
 
@@ -32,12 +29,12 @@ class MachineState(msgspec.Struct, frozen=True):
 
 
 class LabState(msgspec.Struct, frozen=True):
-    """A lab. `app` says whether somebody listens at the app's socket, `app_socket`."""
+    """A lab. `awaited` says what keeps it from having settled, as the app sees it."""
 
     name: str
     ready: bool
-    app: bool
     app_socket: str
+    awaited: tuple[str, ...]
     machines: tuple[MachineState, ...]
 
     @property
@@ -61,14 +58,5 @@ def observe(lab: Lab) -> LabState:
         namespace = lab.paths.namespace(machine.name)
         alive = is_alive(holder)
         machines.append(MachineState(machine.name, machine.kind.value, machine.node, namespace, alive, processes))
-    answers = lab.with_xenflow and _listens(lab)
-    return LabState(lab.name, lab.record.ready, answers, str(lab.app_socket), tuple(machines))
-
-
-def _listens(lab: Lab) -> bool:
-    """Whether the app listens at its socket; asked of the kernel (proc(5), net/unix), not by connecting."""
-    pid = lab.process("controller").pid
-    if pid is None:
-        return False
-    sockets = Path(f"/proc/{pid}/net/unix").read_text(encoding="ascii", errors="replace").splitlines()
-    return any(line.endswith(f" {programs.APP_SOCKET}") for line in sockets)
+    awaited = tuple(lab.awaited()) if lab.with_xenflow else ()
+    return LabState(lab.name, lab.record.ready, str(lab.app_socket), awaited, tuple(machines))

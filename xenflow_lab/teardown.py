@@ -7,6 +7,7 @@ namespaces, told by a descriptor, so that a pid in use again cannot be hit.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -37,12 +38,24 @@ def down(name: str, say: Callable[[str], None]) -> bool:
     spaces = _namespaces(files)
     if _namespace_of(os.getpid()) in spaces:
         raise ConfigError([f"this shell is inside the lab {name!r}: leave it first"])
+    _check_nobody_builds(paths)
     kill_inside(spaces)
     _remove(files)
     shutil.rmtree(paths.state, ignore_errors=True)
     host.restore_settings(name, say)
     host.forget_root()
     return existed
+
+
+def _check_nobody_builds(paths: Paths) -> None:
+    """Raise ConfigError while another process is in the middle of `up`."""
+    try:
+        with open(paths.lock, "r+", encoding="ascii") as lock:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
+    except BlockingIOError as error:
+        raise ConfigError([f"lab {paths.name!r} is being built right now: wait, or stop that command"]) from error
 
 
 def _remove(files: Sequence[Path]) -> None:
