@@ -25,6 +25,8 @@ from xenflow_client.seen import NUD_RESOLVED, NUD_STALE, NeighborSeen
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 60.0
 _BURST = 64
+_ONE = 1 - 1e-6
+"""A whole request of the allowance, short of what rounding takes from it."""
 
 
 class Random(Protocol):
@@ -92,7 +94,8 @@ class Upkeep:
         gateway.users -= 1
         if not gateway.users:
             del self._gateways[key]
-            self._unschedule(key)
+            if key not in self._stale:
+                self._unschedule(key)
 
     def neighbor(self, seen: NeighborSeen) -> None:
         """The kernel changed, listed or removed a neighbor."""
@@ -149,7 +152,7 @@ class Upkeep:
         self._allowed_at = now
         requests = []
         self._skip_outdated()
-        while self._queue and self._queue[0][0] <= now and self._allowance >= 1:
+        while self._queue and self._queue[0][0] <= now and self._allowance >= _ONE:
             _, _, key = heapq.heappop(self._queue)
             self._due.pop(key, None)
             if (request := self._request(key)) is not None:

@@ -45,6 +45,11 @@ class RouteDecoder:
     def __init__(self) -> None:
         self._known: dict[bytes, Candidate | None] = {}
 
+    @property
+    def remembered(self) -> int:
+        """How many different ones are remembered."""
+        return len(self._known)
+
     def decode(self, data: bytes, kind: int, flags: int, start: int, end: int) -> RouteSeen | None:
         """Return the route in the message body data[start:end]; None for one that is not reported."""
         if end - start < _ROUTE.size:
