@@ -24,6 +24,7 @@ BUILT_IN: Final[dict[str, str]] = {
     "routers": "xenflow.cli.routers:routers",
     "routes": "xenflow.cli.routers:routes",
     "status": "xenflow.cli.status:status",
+    "trace": "xenflow.cli.trace:trace",
 }
 """Command -> where it is defined, as MODULE:NAME."""
 

@@ -15,6 +15,7 @@ from xenflow_app.queries.flows import flows
 from xenflow_app.queries.names import QueryError
 from xenflow_app.queries.routers import lookup, routers, routes
 from xenflow_app.queries.status import status
+from xenflow_app.queries.trace import trace
 
 if TYPE_CHECKING:
     from xenflow_app.controller import Controller
@@ -31,6 +32,7 @@ _AT_ONCE: dict[str, _Answering] = {
     "routes": routes,
     "lookup": lookup,
     "flows": flows,
+    "trace": trace,
 }
 
 
