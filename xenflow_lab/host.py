@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 import msgspec
 
@@ -112,15 +112,21 @@ def _namespace_problems() -> list[str]:
 
 @contextmanager
 def _shared_state() -> Iterator[Path]:
-    path = ROOT / ".lock"
+    with _locked(ROOT / ".lock"):
+        yield ROOT / ".host.json"
+
+
+def _locked(path: Path) -> IO[str]:
+    """Return the locked file; closing it unlocks. The last lab that goes removes it, whoever waits for it then."""
     while True:
         ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with open(path, "w", encoding="ascii") as lock:
+        with suppress(FileNotFoundError):
+            lock = open(path, "w", encoding="ascii")  # noqa: SIM115 - the caller closes it
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists() or path.stat().st_ino != os.fstat(lock.fileno()).st_ino:
-                continue  # removed by the last lab that went, while we waited
-            yield ROOT / ".host.json"
-            return
+            with suppress(FileNotFoundError):
+                if path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+                    return lock
+            lock.close()
 
 
 def _read(path: Path) -> _Shared:
@@ -183,6 +189,12 @@ def restore_settings(lab: str, say: Callable[[str], None]) -> None:
         say(f"host-wide settings restored: {', '.join(restored)}")
 
 
+def make_state(directory: Path) -> None:
+    """Make the state directory of a lab. Raises FileExistsError."""
+    with _shared_state():  # so that nobody removes the directory of all labs at this moment
+        directory.mkdir(mode=0o755)
+
+
 def forget_root() -> None:
     """Remove the directory of all labs if there is none left."""
     if lab_names() or not ROOT.is_dir():
@@ -190,5 +202,5 @@ def forget_root() -> None:
     with _shared_state() as path:
         if not path.exists() and not lab_names():
             (ROOT / ".lock").unlink(missing_ok=True)
-    with suppress(OSError):  # another lab has come up in the meantime
-        ROOT.rmdir()
+            with suppress(OSError):  # somebody else's file is in it
+                ROOT.rmdir()

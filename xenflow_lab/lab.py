@@ -26,7 +26,7 @@ from xenflow_lab import build, checks, host, openvswitch, operator, programs, sp
 from xenflow_lab import record as records
 from xenflow_lab import topology as topologies
 from xenflow_lab.command import LabError, run, wait_until
-from xenflow_lab.paths import ROOT, Paths, lab_names, lab_namespaces
+from xenflow_lab.paths import Paths, lab_names, lab_namespaces
 from xenflow_lab.plan import BRIDGE, CONTROLLER, Kind, Plan, plan
 from xenflow_lab.processes import Command, Process, Record, Started, is_alive
 from xenflow_lab.topology import Controller, Topology
@@ -130,9 +130,8 @@ class Lab:
         """Take the name: the directory can be made only once."""
         if lab_namespaces(self.name) and not self.paths.state.exists():
             raise ConfigError([f"lab {self.name!r}: namespaces are left over: xenflow lab down {self.name}"])
-        ROOT.mkdir(mode=0o755, parents=True, exist_ok=True)
         try:
-            self.paths.state.mkdir(mode=0o755)
+            host.make_state(self.paths.state)
         except FileExistsError as error:
             way_out = f"xenflow lab down {self.name}, or another --name"
             raise ConfigError([f"lab {self.name!r} is up already (or left over): {way_out}"]) from error

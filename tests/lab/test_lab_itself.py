@@ -41,6 +41,17 @@ def assert_nothing_of(name: str) -> None:
     assert name not in "".join(_command_lines())
 
 
+def read_until(process: subprocess.Popen[str], line: str) -> None:
+    """Return once the command has said `line` on standard error."""
+    assert process.stderr is not None
+    seen = []
+    for text in process.stderr:
+        seen.append(text)
+        if text.strip() == line:
+            return
+    raise AssertionError("".join(seen))
+
+
 def _command_lines() -> Iterator[str]:
     for entry in os.listdir("/proc"):
         if entry.isdecimal() and int(entry) != os.getpid():
@@ -158,13 +169,9 @@ def test_down_cleans_up_after_kill_half_way(until: str) -> None:
     name, before = own_name(f"kill-{until[:4]}"), settings_now()
     command = [*XENFLOW, "lab", "up", str(SIMPLE), "--name", name, "--without-xenflow"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.strip() == until:
-            break
+    read_until(process, until)
     process.kill()
     process.wait()
-    process.stderr.close()
     assert teardown.down(name, silent)
     assert_nothing_of(name)
     assert settings_now() == before
@@ -174,10 +181,7 @@ def test_interrupted_up_takes_itself_down() -> None:
     name = own_name("term")
     command = [*XENFLOW, "lab", "up", str(SIMPLE), "--name", name, "--without-xenflow"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.strip() == "cables":
-            break
+    read_until(process, "cables")
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode != 0

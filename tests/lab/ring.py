@@ -1,0 +1,252 @@
+"""A ring of three nodes for the tests of failures and restarts, and what they ask of it.
+
+        n1: r1, h1, b1           left  h1 (n1), h2 (n2), h3 (n3), r1        blue: a tenant with left's addresses
+       /  \\                      core  r1, r2
+      /    [plain bridge]        right r2, h4 (n3), h5 (n1): 32 IPv4 and 32 IPv6 addresses each, so 128 neighbors of r2
+    n2 ---- n3: h3, h4, b3
+    r2, h2
+
+What h3 sends to h4 passes all three trunks: n3 -> r1 on n1 -> r2 on n2 -> n3.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from tests.lab import tools
+from xenflow_lab.lab import Lab
+from xenflow_lab.plan import Kind
+from xenflow_lab.traffic.launch import Tool
+
+NODES = ("n1", "n2", "n3")
+CONTROL = ("n1", "t-n3", "n3", "t-n1")
+RIGHT_V4 = {"h4": ("10.0.2.32", "10.0.2.63"), "h5": ("10.0.2.64", "10.0.2.95")}
+RIGHT_V6 = {"h4": ("fd00:2::20", "fd00:2::3f"), "h5": ("fd00:2::40", "fd00:2::5f")}
+NEIGHBORS = 128
+
+_NETWORKS = {"left": 10, "right": 20, "core": 30, "blue": 40}
+_TRUNKS = (("n1", "n2", ""), ("n2", "n3", ""), ("n3", "n1", "bridge = true"))
+
+
+def topology() -> str:
+    """Return the topology file of the ring."""
+    lines = ['[lab]\nname = "ring"']
+    lines += [f'[[node]]\nname = "{name}"' for name in NODES]
+    lines += [f'[[trunk]]\nbetween = ["{a}", "{b}"]\n{extra}' for a, b, extra in _TRUNKS]
+    lines += [f'[[network]]\nname = "{name}"\nvid = {vid}' for name, vid in _NETWORKS.items()]
+    for number, node, own in ((1, "n1", "left"), (2, "n2", "right")):
+        lines.append(f'[[router]]\nname = "r{number}"\nnode = "{node}"\nrouting = "static"')
+        lines.append(_interface(own, f"10.0.{number}.1/24", f"fd00:{number}::1/64"))
+        lines.append(_interface("core", f"10.0.255.{number}/24", f"fd00:ff::{number}/64"))
+    for number, node in ((1, "n1"), (2, "n2"), (3, "n3")):
+        lines.append(_host(f"h{number}", node, "left", [f"10.0.1.1{number}/24", f"fd00:1::1{number}/64"]))
+    for name, node in (("h4", "n3"), ("h5", "n1")):
+        first = int(RIGHT_V4[name][0].rpartition(".")[2])
+        numbers = range(first, first + 32)
+        lines.append(
+            _host(name, node, "right", [f"10.0.2.{n}/24" for n in numbers] + [f"fd00:2::{n:x}/64" for n in numbers])
+        )
+    for number, node in ((1, "n1"), (3, "n3")):
+        lines.append(_host(f"b{number}", node, "blue", [f"10.0.1.1{number}/24"]))
+    return "\n".join(lines)
+
+
+def _interface(network: str, *addresses: str) -> str:
+    return f'[[router.interface]]\nnetwork = "{network}"\naddresses = {list(addresses)}'
+
+
+def _host(name: str, node: str, network: str, addresses: list[str]) -> str:
+    text = f'[[host]]\nname = "{name}"\nnode = "{node}"\nnetwork = "{network}"\naddresses = {addresses}'
+    subnet = {"left": 1, "right": 2}.get(network)
+    return text + (f'\ngateways = ["10.0.{subnet}.1", "fd00:{subnet}::1"]' if subnet else "")
+
+
+def settle(lab: Lab) -> None:
+    """Give both routers their routes and r2 its 128 neighbors; return when all of it is in the switches."""
+    for router, far, gateway in (("r1", 2, 2), ("r2", 1, 1)):
+        lab.run(router, ["ip", "route", "add", f"10.0.{far}.0/24", "via", f"10.0.255.{gateway}"], check=True)
+        lab.run(router, ["ip", "route", "add", f"fd00:{far}::/64", "via", f"fd00:ff::{gateway}"], check=True)
+    for name in ("h4", "h5"):
+        for low, high in (RIGHT_V4[name], RIGHT_V6[name]):
+            tools.run(lab, "h3", "send", "--to", _range(low, high, 9), "--count", "96", "--rate-pps", "200")
+    for who in ("h1", "h2"):
+        assert all(tools.answers(lab, who, ["10.0.1.13", "fd00:1::13", "10.0.2.32", "fd00:2::20"]).values())
+    wait_quiet(lab)
+    known = {router.name: router.neighbors for router in lab.app_status().routers}
+    assert known["r2"] >= NEIGHBORS, known
+
+
+def wait_quiet(lab: Lab) -> None:
+    """Return when everything is settled, all trunks that are up are links, and nothing was sent for half a second."""
+    lab.wait_settled()
+    last = (-1, time.monotonic())
+
+    def quiet() -> bool:
+        nonlocal last
+        sent = flow_mods(lab)
+        if sent != last[0]:
+            last = (sent, time.monotonic())
+        return not lab.awaited() and time.monotonic() - last[1] > 0.5
+
+    lab.wait_until(quiet, 20, "a quiet network")
+
+
+def flow_mods(lab: Lab) -> int:
+    """Return how many flow-mods the app that runs now has sent."""
+    return sum(node.flow_mods_sent for node in lab.app_status().nodes)
+
+
+def links(lab: Lab) -> int:
+    """Return how many links of the ring are up in the app's eyes."""
+    return sum(link.up for link in lab.app_status().links)
+
+
+def _range(low: str, high: str, port: int) -> str:
+    return f"[{low}]-[{high}]:{port}" if ":" in low else f"{low}-{high}:{port}"
+
+
+# -- flows -----------------------------------------------------------------------------------------------------------
+
+
+def flows(lab: Lab, node: str) -> dict[str, float]:
+    """Return the flows of a node as text without counters, and how long each has been there, in seconds."""
+    found = {}
+    for line in lab.ofctl(node, "dump-flows").splitlines():
+        duration = re.search(r"duration=([\d.]+)s, ", line)
+        if duration is not None:
+            text = re.sub(r"(duration|n_packets|n_bytes|idle_age|hard_age)=[\d.]+s?, ?", "", line).strip()
+            found[text] = float(duration[1])
+    return found
+
+
+class Flows:
+    """The flows of all nodes as they are now, to compare with later ones."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._taken = time.monotonic()
+        self._flows = {node: flows(lab, node) for node in NODES}
+
+    def difference(self) -> tuple[set[str], set[str], list[str]]:
+        """Return the flows that are new, gone, and those that are the same but were sent again."""
+        new, gone, again = set(), set(), []
+        for node, before in self._flows.items():
+            after = flows(self._lab, node)
+            new |= {f"{node}: {text}" for text in after.keys() - before.keys()}
+            gone |= {f"{node}: {text}" for text in before.keys() - after.keys()}
+            again += [f"{node}: {t}" for t in after.keys() & before.keys() if after[t] < before[t]]
+        return new, gone, again
+
+
+# -- traffic ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Numbered packets from one machine to others; `to` holds what `send` takes."""
+
+    name: str
+    source: str
+    to: tuple[str, ...]
+    receivers: tuple[str, ...]
+    flows: int = 1
+
+
+def unicast(port: int = 6001) -> Stream:
+    """Routed by r1 and r2, over all three trunks."""
+    return Stream("unicast", "h3", (f"10.0.2.32:{port}",), ("h4",))
+
+
+def unicast_v6(port: int = 6002) -> Stream:
+    """The same in IPv6."""
+    return Stream("unicast-v6", "h3", (f"[fd00:2::20]:{port}",), ("h4",))
+
+
+def broadcast(source: str = "h1", port: int = 6003) -> Stream:
+    """To all machines of the network left."""
+    return Stream(f"broadcast-{source}", source, (f"10.0.1.255:{port}",), _others(source))
+
+
+def multicast(source: str = "h3", port: int = 6004) -> Stream:
+    """To all machines of the network left, in IPv6."""
+    return Stream(f"multicast-{source}", source, (f"[ff02::1%eth0]:{port}",), _others(source))
+
+
+def everybody(port: int = 6010) -> list[Stream]:
+    """To each of r2's 128 neighbors, in both families."""
+    return [
+        Stream(f"{name}-{family}", "h3", (_range(low, high, port + number),), (name,), 32)
+        for number, (family, name, (low, high)) in enumerate(
+            [("v4", name, ends) for name, ends in RIGHT_V4.items()]
+            + [("v6", name, ends) for name, ends in RIGHT_V6.items()]
+        )
+    ]
+
+
+def _others(source: str) -> tuple[str, ...]:
+    return tuple(name for name in ("h1", "h2", "h3") if name != source)
+
+
+class Traffic:
+    """Streams that run while the block does; `reports` ends them and returns what each receiver counted."""
+
+    def __init__(self, lab: Lab, streams: list[Stream], rate_pps: int = 500) -> None:
+        self._lab, self._streams, self._rate = lab, streams, str(rate_pps)
+        self._stack = ExitStack()
+        self._senders: list[Tool] = []
+        self._receivers: dict[tuple[str, str], Tool] = {}
+
+    def __enter__(self) -> Traffic:
+        for stream in self._streams:
+            port = stream.to[0].rpartition(":")[2]
+            for who in stream.receivers:
+                words = ("--port", port, "--flows", str(stream.flows))
+                self._receivers[stream.name, who] = self._stack.enter_context(
+                    tools.start(self._lab, who, "receive", *words)
+                )
+        for stream in self._streams:
+            to = [word for target in stream.to for word in ("--to", target)]
+            words = (*to, "--rate-pps", self._rate, "--size", "64", "--tenant", "left")
+            self._senders.append(self._stack.enter_context(tools.begin(self._lab, stream.source, "send", *words)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """Return by stream and receiver what was counted."""
+        sent = [sender.stop() for sender in self._senders]
+        found = {f"{name}>{who}": tool.result(20) for (name, who), tool in self._receivers.items()}
+        assert all(report["sent"] for report in sent)
+        return found
+
+
+def figures(reports: dict[str, dict[str, Any]]) -> str:
+    """Return the figures of streams on one line."""
+    return "; ".join(
+        f"{name} {report['received']}/{report['expected']} lost {report['lost']} doubled {report['duplicated']}"
+        f" gap {report['longest_gap_ns'] / 1e6:.0f} ms"
+        for name, report in reports.items()
+    )
+
+
+def pause(lab: Lab, seconds: float) -> None:
+    """Let packets flow for a while: the time is what is tested."""
+    end = time.monotonic() + seconds
+    lab.wait_until(lambda: time.monotonic() >= end, seconds + 5, "the end of the pause")
+
+
+def since(start: float, condition: Callable[[], bool], lab: Lab, what: str, timeout_s: float = 20) -> float:
+    """Return how many seconds after `start` the condition came true."""
+    lab.wait_until(condition, timeout_s, what)
+    return time.monotonic() - start
+
+
+def routers(lab: Lab) -> list[str]:
+    """Return the names of the routers."""
+    return [machine.name for machine in lab.plan.of_kind(Kind.ROUTER)]
