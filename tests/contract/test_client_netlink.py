@@ -5,8 +5,10 @@ The table in docs/client.md is read from there: each row is a test.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import random
 import re
 import select
 import socket
@@ -377,3 +379,56 @@ def test_lost_events_are_made_up_for(world: World) -> None:
     assert client.has("route 10.9.0.0/16 via 10.0.2.2 dev b0")
     assert client.has_not("route 10.8.0.0/16 via 10.0.1.2 dev a0")
     assert client.wait(lambda: client.lines(Route) == Client(world).lines(Route))
+
+
+WAYS = {
+    "10.9.0.0/16": ("via 10.0.1.2", "via 10.0.2.2", "nexthop via 10.0.1.2 nexthop via 10.0.2.2 weight 2"),
+    "fd09::/16": ("via fd00:1::2", "via fd00:2::2", "nexthop via fd00:1::2 nexthop via fd00:2::2"),
+}
+
+
+def random_route(chance: random.Random) -> str:
+    prefix = chance.choice(list(WAYS))
+    family = "-6 " if ":" in prefix else ""
+    verb = chance.choice(("add", "append", "replace", "replace", "del"))
+    kind, way = chance.choice([("", one) for one in WAYS[prefix]] * 2 + [("blackhole ", ""), ("unreachable ", "")])
+    return f"{family}route {verb} {kind}{prefix} {way} metric {chance.choice((10, 20))}".replace("  ", " ")
+
+
+def attempt(world: World, command: str) -> None:
+    with contextlib.suppress(RefusedError):
+        world.ip(command)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_walk_over_routes_by_events_alone(world: World, seed: int) -> None:
+    chance = random.Random(seed)
+    client = Client(world)
+    done: list[str] = []
+    for _ in range(25):
+        for _ in range(4):
+            done.append(random_route(chance))
+            attempt(world, done[-1])
+        fresh = Client(world).lines()
+        assert client.wait(lambda now=fresh: client.lines() == now), (client.lines() ^ fresh, done)
+    assert client.resync.seq == len(Table), ("events did not fit what was known", done)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_walk_over_everything(world: World, seed: int) -> None:
+    chance = random.Random(seed)
+    others = [
+        f"link set {name} {state}" for name in ("a0", "b0") for state in ("up", "down", "carrier on", "carrier off")
+    ]
+    others += [f"addr {verb} 10.0.1.1/24 dev a0" for verb in ("add", "del")]
+    others += [f"-6 addr {verb} fd00:2::1/64 dev b0" for verb in ("add", "del")]
+    client = Client(world)
+    done: list[str] = []
+    for _ in range(15):
+        for _ in range(6):
+            done.append(chance.choice((random_route(chance), random_route(chance), chance.choice(others))))
+            attempt(world, done[-1])
+        assert client.wait(lambda: client.lines() == Client(world).lines()), (
+            client.lines() ^ Client(world).lines(),
+            done,
+        )

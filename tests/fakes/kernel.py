@@ -123,6 +123,8 @@ class FakeKernel:
         match verb, words[1:]:
             case "del", _:
                 self._take_down(link)
+                for index, address in [one for one in self.addresses if one[0] == link.index]:
+                    self._remove_address(index, address)
                 del self.links[link.index]
                 return self._tell(nl.link(link, gone=True))
             case "set", ["up"]:
@@ -164,6 +166,8 @@ class FakeKernel:
         link = self._named(words[words.index("dev") + 1])
         interface = ipaddress.ip_interface(words[0])
         address = interface.packed + bytes([interface.network.prefixlen])
+        if (verb == "del") != ((link.index, address) in self.addresses):
+            raise RefusedError("no such address" if verb == "del" else "exists")
         if verb == "del":
             return self._remove_address(link.index, address)
         self.addresses.append((link.index, address))
@@ -204,7 +208,11 @@ class FakeKernel:
         link = self._named(words[words.index("dev") + 1])
         key = (link.index, ipaddress.ip_address(words[0]).packed)
         if verb == "del":
+            if key not in self.neighbors:
+                raise RefusedError("no such neighbor")
             return self._forget_neighbor(key)
+        if not link.up:
+            raise RefusedError("network is down")
         state = {"permanent": 0x80, "reachable": 0x02, "stale": 0x04, "failed": 0x20}[
             words[words.index("nud") + 1] if "nud" in words else "permanent"
         ]
@@ -287,14 +295,19 @@ class FakeKernel:
     def _add_route(self, route: FakeRoute, flags: int) -> None:
         routes = self.routes.setdefault(route.prefix, [])
         same = [one for one in routes if one.order == route.order]
+        twin = next((one for one in same if (one.type, one.hops) == (route.type, route.hops)), None)
+        peer = next((one for one in same if one.joins and route.joins), None)
         if same and flags & nl.NLM_F_EXCL:
             raise RefusedError("exists")
-        peer = next((one for one in same if one.joins and route.joins), None)
         if flags & nl.NLM_F_REPLACE and same:
-            old = peer or same[0]
-            routes[routes.index(old)] = route
+            if not route.ipv6 and twin is not None:
+                return self._replace_by_itself(twin is same[0])
+            old = next((one for one in same if one.joins == route.joins), same[0])
+            routes[:] = [route if one is old else one for one in routes if one is old or one is not twin]
+        elif twin is not None or (peer is not None and set(route.hops) & set(peer.hops)):
+            raise RefusedError("exists")
         elif peer is not None:
-            merged = replace(peer, hops=tuple(dict.fromkeys(peer.hops + route.hops)))
+            merged = replace(peer, hops=peer.hops + route.hops)
             routes[routes.index(peer)] = merged
             route = merged
         else:
@@ -302,6 +315,12 @@ class FakeKernel:
             middle = [*same, route] if flags & nl.NLM_F_APPEND or route.ipv6 else [route, *same]
             routes[:] = before + middle + [one for one in routes if one.order > route.order]
         self._tell(nl.route(route, flags & ~nl.NLM_F_EXCL))
+        return None
+
+    def _replace_by_itself(self, is_first: bool) -> None:
+        """Replacing the first by what it is changes nothing; what stands behind it cannot be put before it."""
+        if not is_first:
+            raise RefusedError("exists")
 
     def _delete_route(self, route: FakeRoute) -> None:
         routes = self.routes[route.prefix]
