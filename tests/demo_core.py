@@ -77,6 +77,8 @@ class DemoCore:
     def peer_message(self, peer: int, message: Message, now: float) -> None:
         if not isinstance(message, Query):
             raise RemoteProtocolError("only queries", Fault.SEQUENCE)
+        if message.what == "fail":
+            raise ZeroDivisionError("a fault of ours")
         state = {"events": self._events, "sent": self._sent, "ticks": self._ticks}
         self._effects.append(ToPeer(peer, Answer(message.number, msgspec.json.encode(state))))
 

@@ -79,24 +79,27 @@ class Setup:
         """Return our flows in the switch, as text."""
         return {line for line in self.switch.dump_flows() if f"cookie={COOKIE >> 48:#x}" in line}
 
-    def ask(self) -> dict[str, Any]:
+    def ask(self, what: str = "state") -> dict[str, Any]:
         """Return what the core says that has happened."""
-        answer: dict[str, Any] = asyncio.run(_ask(Address.parse(f"unix:{self.directory}/app.sock")))
+        answer: dict[str, Any] = asyncio.run(_ask(Address.parse(f"unix:{self.directory}/app.sock"), what))
         return answer
 
     def happened(self, event: str) -> bool:
-        return any(event in line for line in self.ask()["events"]) if (self.directory / "app.sock").exists() else False
+        try:
+            return any(event in line for line in self.ask()["events"])
+        except (FileNotFoundError, ConnectionRefusedError):  # does not listen yet
+            return False
 
 
-async def _ask(address: Address) -> object:
+async def _ask(address: Address, what: str) -> object:
     hello = Hello(VERSION, Role.OPERATOR, "test")
     asking = await channel.connect(address, None, hello, lambda _peer: None)
-    await asking.send(Query(1, "state"))
+    await asking.send(Query(1, what))
     async for message in asking:
         if isinstance(message, Answer):
             await asking.close("thanks")
             return msgspec.json.decode(message.body)
-    raise AssertionError(asking.reason)
+    raise ConnectionResetError(asking.reason)
 
 
 class HostSuite:
@@ -173,6 +176,18 @@ class HostSuite:
         wait_until(lambda: "switch up dpid=0000000000000a01 node=n1" in setup.log(), "the switch is up")
         assert setup.stop() == 0
         assert "Traceback" not in setup.log()
+
+    def test_a_fault_of_the_core_ends_the_process(self, setup: Setup) -> None:
+        self.start(setup, "tcp:127.0.0.1:6653")
+        setup.point_to("tcp:127.0.0.1:6653")
+        wait_until(lambda: setup.happened("barrier 2"), "flows are confirmed")
+        before = setup.flows()
+        with pytest.raises(ConnectionResetError):
+            setup.ask("fail")
+        assert setup.process is not None
+        assert setup.process.wait(20) == 1
+        assert "ZeroDivisionError: a fault of ours" in setup.log()
+        assert setup.flows() == before
 
     def test_port_in_use(self, setup: Setup) -> None:
         self.start(setup, "tcp:127.0.0.1:6653")

@@ -142,6 +142,7 @@ class Host:
         for _hello, peer, since in tuple(self._welcomed):
             if now > since + _WELCOMED_S:
                 self._forget_welcome(peer)
+                del self._peers[peer]
                 self._core.peer_closed(peer, now)
         self.settle()
 
@@ -172,7 +173,9 @@ class Host:
         self._welcomed = [entry for entry in self._welcomed if entry[1] != peer]
 
     async def _on_channel(self, channel: Channel) -> None:
-        peer = next(peer for hello, peer, _since in self._welcomed if hello is channel.session.peer_hello)
+        peer = next((peer for hello, peer, _since in self._welcomed if hello is channel.session.peer_hello), None)
+        if peer is None:
+            raise RemoteProtocolError("the handshake took too long", Fault.HANDSHAKE_TIMEOUT)
         self._forget_welcome(peer)
         outbox = self._peers[peer]
         sender = self._loop.create_task(outbox.send_to(channel))

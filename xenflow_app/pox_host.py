@@ -13,6 +13,7 @@ are cut from the buffer as they are and handed on. POX's port list is kept up to
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import sys
@@ -68,6 +69,13 @@ def _check_branch() -> None:
         raise ConfigError([f"this POX is {found}; XenFlow needs branch halosaur (0.8): git checkout halosaur"])
 
 
+def _check_components() -> None:
+    if not pox_core.hasComponent("openflow"):
+        raise ConfigError(["POX was started with --no-openflow; leave it out"])
+    if pox_core.hasComponent("of_01"):
+        raise ConfigError(["openflow.of_01 runs already; leave it out, xenflow.app starts it on loopback (pox.port)"])
+
+
 class PoxHost:
     """Both threads and what passes between them.
 
@@ -92,6 +100,7 @@ class PoxHost:
         """Listen at all places and let POX listen behind them. Raises ConfigError."""
         if not self._verified and self._settings.openflow.host != LOOPBACK:
             raise ConfigError([f"openflow: POX takes plain TCP at {LOOPBACK} only (not {self._settings.openflow})"])
+        _check_components()
         _check_free(self._pox_address)
         self._thread.start()
         self._ready.wait()
@@ -163,8 +172,10 @@ class PoxHost:
         connection = event.connection
         port = connection.sock.getpeername()[1]
         node = self._terminator.node(port) if self._terminator is not None else None
-        if self._verified and node is None:
-            _log.warning("refused a connection to POX's own listener from=%s:%d, use openflow=", LOOPBACK, port)
+        if connection.sock.getsockname() != (LOOPBACK, self._pox_address.port) or (self._verified and node is None):
+            _log.warning(
+                "refused a switch that went around %s from=%s", self._settings.openflow, connection.sock.getpeername()
+            )
             connection.disconnect("not verified")
             return
         ours = _Connection(connection, port, node)
@@ -186,7 +197,7 @@ class PoxHost:
     def _call(self, function: Callable[..., object], *arguments: object) -> None:
         """Call in our thread, after all that was passed before."""
         assert self._loop is not None  # set before `start` returned
-        if not self._loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # our thread has ended: POX is going down
             self._loop.call_soon_threadsafe(function, *arguments)
 
 

@@ -32,12 +32,20 @@ class TestPox(HostSuite):
         setup.present("node/n1")
         self.start(setup, "ssl:127.0.0.1:6653")
         setup.point_to("tcp:127.0.0.1:6633")
-        wait_until(lambda: "refused a connection to POX's own listener" in setup.log(), "the bridge is refused")
+        wait_until(
+            lambda: "refused a switch that went around ssl:127.0.0.1:6653" in setup.log(), "the bridge is refused"
+        )
         assert not setup.happened("switch ")
         assert setup.flows() == set()
         setup.point_to("ssl:127.0.0.1:6653")
         wait_until(lambda: setup.happened("node=n1"), "the proper way is open")
         assert setup.stop() == 0
+
+    def test_another_listener_of_pox_is_named(self, setup: Setup) -> None:
+        command, environment = self.command(setup.write_settings("tcp:127.0.0.1:6653"))
+        refused = self.run_inside(setup, [*POX, "openflow.of_01", "--port=6640", *command[2:]], environment)
+        assert refused.returncode == 2
+        assert "openflow.of_01 runs already" in refused.stderr
 
     def test_port_of_pox_in_use(self, setup: Setup) -> None:
         command, environment = self.command(setup.write_settings("ssl:127.0.0.1:6653", "[pox]\nport = 6654"))
