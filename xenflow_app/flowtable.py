@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 FlowKey = bytes
 FlowValue = bytes
@@ -181,16 +182,13 @@ class FlowTable:
         for table in sorted(self._upserts, reverse=True):
             keys = self._upserts[table]
             while keys and len(batch) < most:
-                key = next(iter(keys))
-                del keys[key]
-                self._upsert(batch, key)
+                for key in _take_first(keys, most - len(batch)):
+                    self._upsert(batch, key)
         if not any(self._upserts.values()):
             self._upserts.clear()
             for table in sorted(self._deletes):
                 keys = self._deletes[table]
-                while keys and len(batch) < most:
-                    key = next(iter(keys))
-                    del keys[key]
+                for key in _take_first(keys, most - len(batch)):
                     value = self.actual.pop(key, None)
                     if value is not None:
                         batch.deletes.append((key, value))
@@ -226,3 +224,11 @@ class FlowTable:
             self._upserts.setdefault(table, {})[key] = None
         elif (waiting := self._upserts.get(table)) is not None:
             waiting.pop(key, None)
+
+
+def _take_first(keys: dict[FlowKey, None], most: int) -> list[FlowKey]:
+    """Remove and return the first keys, at most `most`; all at once, for a dict finds its first key by searching."""
+    taken = list(islice(keys, most))
+    for key in taken:
+        del keys[key]
+    return taken

@@ -12,7 +12,7 @@ from xenflow_app.openflow.encode import NONE, Command
 from xenflow_app.openflow.values import BarrierReply, ErrorMessage, Flow, FlowStats, SwitchMessage
 
 _FLOW_MOD = struct.Struct(">8sBB2sH2sIH2sH6x")
-COOKIE_LENGTH = 12
+COOKIE_LENGTH = 20
 
 
 class FakeSwitch:
@@ -56,7 +56,8 @@ class FakeSwitch:
         acts = body[_FLOW_MOD.size + length + -length % 8 :]
         self.flow_mods += 1
         if command == Command.DELETE_STRICT:
-            expected = match[-8:]
+            expected, mask = match[-16:-8], match[-8:]
+            assert mask == bytes.fromhex("ffffff00ffffffff")
             key = bytes([table]) + priority + match[:-COOKIE_LENGTH]
             if key in self.flows and self.flows[key][:8] == expected:
                 del self.flows[key]

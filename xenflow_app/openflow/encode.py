@@ -22,8 +22,10 @@ VENDOR_STATS_HEADER = struct.Struct(">BBHIHHII4x")
 VERSION = 1
 NO_BUFFER = 0xFFFFFFFF
 ALL_TABLES = 0xFF
-COOKIE_EXACT = fields.COOKIE.to_bytes(4, "big")
 COOKIE_MASKED = fields.masked(fields.COOKIE).to_bytes(4, "big")
+_OUR_BITS = bytes.fromhex("ffffff00ffffffff")
+"""Mask of the bits of a cookie of ours that are used (see flowtable.cookie). Not all ones: for a cookie without a mask
+Open vSwitch walks all flows that have it, one after the other (ofproto.c, collect_rules_strict)."""
 PADDING = tuple(bytes(-length % 8) for length in range(8))
 
 _FLOW_MOD = struct.Struct(">BBHIII8sBB2sH2sIH2sH6x")
@@ -136,7 +138,7 @@ def flow_mod(command: Command, key: FlowKey, value: FlowValue = b"", xid: Xid = 
     match, actions = key[3:], value[12:]
     if command == Command.DELETE_STRICT:
         if value:
-            match += COOKIE_EXACT + value[:8]
+            match += COOKIE_MASKED + value[:8] + _OUR_BITS
         actions, value = b"", bytes(VALUE_HEAD.size)
     match_len = len(match)
     padding = PADDING[match_len & 7]
