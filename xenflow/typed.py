@@ -86,7 +86,7 @@ class _Walk:
                 return self._mapping(value, wanted, key)
             case mi.UnionType():
                 return self._union(value, wanted, key)
-            case mi.AnyType():
+            case mi.CustomType() if wanted.cls is object:
                 return value
         try:
             return _scalar(value, wanted, self.base)

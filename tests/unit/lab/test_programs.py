@@ -1,0 +1,87 @@
+"""Settings that the lab writes are settings that the programs take."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.lab.topologies import EXAMPLES, RING, parsed
+from xenflow import settings
+from xenflow_app.settings import AppSettings
+from xenflow_client.settings import ClientSettings
+from xenflow_lab import programs, toml, topology
+from xenflow_lab.paths import Paths
+from xenflow_lab.plan import Kind, Plan, plan
+from xenflow_server import definitions
+from xenflow_server.settings import Settings as ServerSettings
+
+
+@pytest.fixture(params=["ring", *sorted(path.stem for path in EXAMPLES.glob("*.toml"))])
+def built(request: pytest.FixtureRequest) -> Plan:
+    if request.param == "ring":
+        return plan(parsed(RING))
+    return plan(topology.load(EXAMPLES / f"{request.param}.toml"))
+
+
+def test_app_takes_its_settings(built: Plan) -> None:
+    text = toml.encode(programs.app_settings(built, Paths("x")))
+    taken = settings.parse(text, AppSettings, Path("app.toml"))
+    assert list(taken.nodes) == [node.name for node in built.of_kind(Kind.NODE)]
+
+
+def test_server_takes_its_settings_and_definitions(built: Plan, tmp_path: Path) -> None:
+    for node in built.of_kind(Kind.NODE):
+        text = toml.encode(programs.server_settings(built, Paths("x"), node.name))
+        assert settings.parse(text, ServerSettings, Path("server.toml")).node == node.name
+        directory = tmp_path / node.name
+        directory.mkdir()
+        (directory / "lab.toml").write_text(toml.encode(programs.definitions(built, node.name)))
+        taken = definitions.read(directory)
+        here = {machine.name for machine in built.of_kind(Kind.ROUTER, Kind.HOST) if machine.node == node.name}
+        assert set(taken.machines) == here
+
+
+def test_client_takes_its_settings(built: Plan) -> None:
+    for router in built.of_kind(Kind.ROUTER):
+        text = toml.encode(programs.client_settings(Paths("x"), router))
+        assert settings.parse(text, ClientSettings, Path("client.toml")).router == router.name
+
+
+def test_app_table_is_laid_over() -> None:
+    over = programs.app_settings(plan(parsed(RING)), Paths("x"))
+    assert over["mode"] == "reactive"
+    assert over["limits"] == {"max_macs_per_port": 3}
+
+
+def test_overlay_merges_tables() -> None:
+    base: programs.Settings = {"a": 1, "t": {"x": 1, "y": 2}}
+    assert programs.overlay(base, {"t": {"y": 3}, "b": 4}) == {"a": 1, "b": 4, "t": {"x": 1, "y": 3}}
+    assert base == {"a": 1, "t": {"x": 1, "y": 2}}
+
+
+def test_everybody_has_an_identity() -> None:
+    assert [str(identity) for identity in programs.identities(plan(parsed(RING)))] == [
+        "controller/controller",
+        "operator/lab",
+        "node/n1",
+        "node/n2",
+        "router/r1",
+    ]
+
+
+_SCALARS = st.one_of(st.booleans(), st.integers(-(2**62), 2**62), st.text(max_size=20), st.floats(allow_nan=False))
+_KEYS = st.text(max_size=8)
+_TABLES = st.recursive(
+    st.dictionaries(_KEYS, st.one_of(_SCALARS, st.lists(_SCALARS, max_size=3)), max_size=4),
+    lambda inner: st.dictionaries(_KEYS, _SCALARS | inner | st.lists(inner, min_size=1, max_size=3), max_size=4),
+    max_leaves=8,
+)
+
+
+@given(_TABLES)
+def test_toml_comes_back_as_it_was(table: dict[str, object]) -> None:
+    assert tomllib.loads(toml.encode(table)) == table
