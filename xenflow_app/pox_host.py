@@ -48,7 +48,7 @@ def launch(config: str, make_core: Callable[[AppSettings], Core] | None = None) 
     """
     try:
         _check_branch()
-        settings = load(Path(config), AppSettings)
+        settings = load(Path(str(config)), AppSettings)
         PoxHost(make_core or _make_controller, settings).start()
     except ConfigError as error:
         for problem in error.problems:

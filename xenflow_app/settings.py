@@ -64,7 +64,7 @@ class AppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For operators on this machine."""
     mode: Mode = Mode.PROACTIVE
     probe_interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 1.0
-    """How often the links between nodes are probed, and a silent switch."""
+    """How often the links between nodes are probed."""
     reactive: Reactive = Reactive()
     limits: AppLimits = AppLimits()
     pox: Pox = Pox()

@@ -14,6 +14,7 @@ import socket
 
 from xenflow.address import Address
 from xenflow.errors import Fault, RemoteProtocolError
+from xenflow.refusals import Refusals
 from xenflow.tls import Credentials
 from xenflow_app.acceptor import READ_BYTES, SwitchAcceptor, SwitchStream
 
@@ -35,6 +36,16 @@ class Terminator:
     async def close(self) -> None:
         """Stop listening and end all connections."""
         await self._acceptor.close()
+
+    @property
+    def address(self) -> Address:
+        """Where it listens, with the real port."""
+        return self._acceptor.address
+
+    @property
+    def refusals(self) -> Refusals:
+        """Who was refused, counted."""
+        return self._acceptor.refusals
 
     def node(self, port: int) -> str | None:
         """Return the node whose bytes come from this loopback port; None if the connection is not ours.
