@@ -59,13 +59,13 @@ def run_all(commands: Iterable[tuple[Sequence[str | Path], str]], timeout_s: flo
         raise failed
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    """Return once `condition` is true; asks every 20 ms. Raises LabError, naming `what`, after `timeout_s`."""
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str, interval_s: float = POLL_INTERVAL_S) -> None:
+    """Return once `condition` is true; asks every `interval_s`. Raises LabError, naming `what`, after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             raise LabError(f"{what}: not within {timeout_s:g} s")
-        time.sleep(POLL_INTERVAL_S)
+        time.sleep(interval_s)
 
 
 def _shown(argv: Sequence[str | Path]) -> str:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Final, Self
 
 import msgspec
 
@@ -33,6 +33,9 @@ from xenflow_lab.topology import Controller, Topology
 
 Say = Callable[[str], None]
 """Takes one line of progress."""
+
+SETTLING_INTERVAL_S: Final = 0.2
+"""How often the app is asked: each question is a connection, and a line in its log."""
 
 
 def silent(line: str) -> None:
@@ -244,7 +247,7 @@ class Lab:
         Raises LabError, saying what is missing.
         """
         try:
-            self.wait_until(lambda: not self.awaited(), timeout_s)
+            wait_until(lambda: not self.awaited(), timeout_s, "settling", SETTLING_INTERVAL_S)
         except LabError as error:
             missing = "; ".join(self.awaited())
             raise LabError(f"lab {self.name!r} has not settled after {timeout_s:g} s: {missing}") from error
