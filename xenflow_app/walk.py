@@ -20,7 +20,7 @@ from xenflow_app.openflow import fields
 from xenflow_app.rules import Rule
 
 MOST_DEPTH = 64
-"""At this depth of resubmits Open vSwitch gives up, and sends nothing."""
+"""How often Open vSwitch goes back to a lower (or the same) table; beyond that it gives up, and sends nothing."""
 MOST_WALKS = 256
 """How many outcomes of hashes are followed at the most."""
 _VID, _PCP_SHIFT = 0x0FFF, 13
@@ -152,28 +152,28 @@ class _Walker:
         self._walk = Walk()
         self._frame = Frame()
         self._queue: int | None = None
-        self._depth = 0
 
     def walk(self, frame: Frame) -> Walk:
         """Take a frame through the pipeline, from table 0."""
         self._frame = frame
-        self._lookup(0)
+        self._lookup(0, 0)
         return self._walk
 
-    def _lookup(self, table: int) -> None:
+    def _lookup(self, table: int, depth: int) -> None:
         walk = self._walk
-        if self._depth >= MOST_DEPTH:
+        if depth >= MOST_DEPTH:
             walk.endless = True
             return
-        self._depth += 1
         rule = self._tables.lookup(table, self._frame)
         place = len(walk.hits)
         walk.hits.append(Hit(table, self._frame, rule))
         for action in rule.actions if rule is not None else ():
             if isinstance(action, rules.DecTtl) and self._expires():
                 break
-            self._do(action, place)
-        self._depth -= 1
+            if isinstance(action, rules.Resubmit):
+                self._lookup(action.table, depth + (action.table <= table))
+            else:
+                self._do(action, place)
 
     def _expires(self) -> bool:
         """Decrement the TTL; True where it ends the actions at hand."""
@@ -196,8 +196,6 @@ class _Walker:
                 self._output(port, place)
             case rules.OutputReg(source):
                 self._output(self._frame.read(source), place)
-            case rules.Resubmit(table):
-                self._lookup(table)
             case rules.SetQueue(queue):
                 self._queue = queue
             case rules.Multipath(links, target):
