@@ -9,8 +9,9 @@ export PATH
 BIN := .venv/bin
 CODE := $(wildcard xenflow xenflow_client xenflow_server xenflow_app qos_controller xenflow_lab bench tests setup.py)
 ROUNDS := 10
-# Suites that need root; each in a directory of its own, fastest first.
-SUITES := $(wildcard tests/contract tests/ovs tests/scenarios) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
+# Pure ones, and those that need root, fastest first.
+UNIT := $(wildcard tests/unit tests/fuzz tests/scenarios)
+SUITES := $(wildcard tests/contract tests/ovs) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
 
 .PHONY: demo test check lint bench figures test-pox clean
 
@@ -22,12 +23,12 @@ test: ## everything that can run here
 	@deploy/dev/bootstrap lab
 	@$(MAKE) lint
 	@$(if $(POX_HOME),,echo "POX_HOME is not set: the tests of the POX component are left out")
-	@$(BIN)/pytest tests/unit $(SUITES)
+	@$(BIN)/pytest $(UNIT) $(SUITES)
 
 check: ## format, lint, types, import rules, unit tests: under a minute, no root needed
 	@deploy/dev/bootstrap check
 	@$(MAKE) lint
-	@$(BIN)/pytest -q tests/unit
+	@$(BIN)/pytest -q -n auto $(UNIT)
 
 lint:
 	@$(BIN)/ruff format --check --quiet $(CODE)
