@@ -1,4 +1,4 @@
-"""A switch that says anything: `SwitchSession.receive` gives events or RemoteProtocolError, `text.flow` a ValueError."""
+"""A switch that says anything: `SwitchSession.receive` gives events or RemoteProtocolError, `text` a ValueError."""
 
 from __future__ import annotations
 
