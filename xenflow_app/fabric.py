@@ -64,6 +64,7 @@ class Fabric:
         self._dirty_macs: set[tuple[int, bytes]] = set()
         self._dirty_networks: set[int] = set()
         self._stale_trees: set[int] = set()
+        self._astray: dict[int, set[str]] = {}
         self._stale_paths = True
         self._away: dict[str, dict[int, set[Edge]]] = {}
 
@@ -164,7 +165,19 @@ class Fabric:
         self.settled = True
         for vid, network in self._networks.items():
             network.tree = frozenset(link for link in self.graph.edges if self._floods(vid, link))
+        for node in self._nodes:
+            self._find_astray(node)
         self._stale()
+
+    def _find_astray(self, node: str) -> None:
+        """Note the networks whose tree on the node has links that are not known: frames may still pass them."""
+        gates = {key for key in self._nodes[node].actual if key[0] == pipeline.Table.GATE}
+        for vid, network in self._networks.items():
+            ports = [pipeline.NO_PORT, *(member.port for member in network.members.get(node, ()))]
+            ports += [end.port for link in network.tree for end in (link.a, link.b) if end.node == node]
+            gates -= {pipeline.gate_key(vid, port) for port in ports}
+        for key in gates:
+            self._astray.setdefault(pipeline.gate_network(key), set()).add(node)
 
     def _floods(self, vid: int, link: Edge) -> bool:
         """Tell from the flows that are installed whether a link is in the network's tree."""
@@ -216,7 +229,11 @@ class Fabric:
             network = self._networks[vid]
             frozen = {node: trees.get(vid, set()) for node, trees in self._away.items()}
             target = forest(self.graph, network.members.keys(), frozen)
-            after = next_forest(network.tree, target)
+            astray = self._astray.pop(vid, set())
+            after = network.tree & target if astray else next_forest(network.tree, target)
+            if astray:
+                touched |= astray
+                self._dirty_networks.add(vid)
             for link in after ^ network.tree:
                 touched |= {link.a.node, link.b.node}
                 self._dirty_networks.add(vid)

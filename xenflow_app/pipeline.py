@@ -23,6 +23,7 @@ from typing import Unpack
 from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow_app.flowtable import FABRIC, FlowKey, FlowValue, Owner, cookie
 from xenflow_app.openflow import actions, fields, nxm
+from xenflow_app.openflow.decode import entries
 from xenflow_app.openflow.fields import Subfield, whole
 from xenflow_app.openflow.nxm import ETH_ARP, ETH_IP, ETH_IPV6, ETH_QINQ, ETH_VLAN, ICMP6, UDP, MatchFields
 
@@ -84,6 +85,7 @@ class Kind(IntEnum):
     LEARNED = 10
     EXACT = 11
     LIMIT = 12
+    WILDCARD = 13
 
 
 class Sheet:
@@ -320,7 +322,7 @@ def wildcard(router: int, *, reactive: bool) -> Flows:
 
     Reactive forwarding has it only while the cap is reached: otherwise the controller decides.
     """
-    sheet = Sheet(Kind.ROUTE, router)
+    sheet = Sheet(Kind.WILDCARD, router)
     sheet.add(Table.EXACT if reactive else Table.FIB, 1, _TO_MACHINE, reg2=router)
     return sheet.flows
 
@@ -465,6 +467,11 @@ def egress(vid: int, mac: bytes, leave: bytes) -> Flows:
 def gate_key(vid: int, port: int) -> FlowKey:
     """Return the key of the flow that lets frames from `port` into the network's tree."""
     return nxm.flow_key(Table.GATE, 100, in_port=port, reg0=vid)
+
+
+def gate_network(key: FlowKey) -> int:
+    """Return the VLAN id in the key of a gate flow."""
+    return int.from_bytes(dict(entries(key[3:]))[fields.REG0], "big")
 
 
 def gate(vid: int, port: int) -> Flows:

@@ -220,6 +220,27 @@ def test_a_tree_is_removed_everywhere_before_it_is_added_anywhere() -> None:
     assert len(trees(world, 30)) == 4
 
 
+def test_a_restarted_controller_removes_an_old_tree_everywhere_before_it_adds_a_new_one() -> None:
+    """A trunk of the tree that is silent now may still carry frames: it must be shut before another one is opened."""
+    world = ring()
+    before = trees(world, 30)
+    end = sorted(before)[0]
+    far = world.cables[end]
+    del world.cables[end], world.cables[far]
+    for server in world.servers.values():
+        server.confirms = False
+    world.start()
+    opened = {
+        (name, port)
+        for name, server in world.servers.items()
+        for port in (1, 2)
+        if pipeline.gate_key(30, port) in server.switch.flows
+    }
+    assert opened == before - {end, far}
+    world.run(5.0)
+    assert len(trees(world, 30)) == 4
+
+
 def test_a_controller_restart_keeps_a_tree_that_is_not_the_first_choice() -> None:
     world = ring()
     world.servers["b"].node.put(Port("t1", 1, PortKind.TRUNK, alive=False))
