@@ -24,10 +24,11 @@ from xenflow_lab.plan import Kind
 from xenflow_lab.traffic.launch import Tool
 
 NODES = ("n1", "n2", "n3")
-CONTROL = ("n1", "t-n3", "n3", "t-n1")
 RIGHT_V4 = {"h4": ("10.0.2.32", "10.0.2.63"), "h5": ("10.0.2.64", "10.0.2.95")}
 RIGHT_V6 = {"h4": ("fd00:2::20", "fd00:2::3f"), "h5": ("fd00:2::40", "fd00:2::5f")}
 NEIGHBORS = 128
+CONTROL_FRAMES_S = 200
+"""What the trunks carry besides test traffic in a second, at most: BFD, probes, ARP and ND."""
 
 _NETWORKS = {"left": 10, "right": 20, "core": 30, "blue": 40}
 _TRUNKS = (("n1", "n2", ""), ("n2", "n3", ""), ("n3", "n1", "bridge = true"))
@@ -110,6 +111,17 @@ def _range(low: str, high: str, port: int) -> str:
     return f"[{low}]-[{high}]:{port}" if ":" in low else f"{low}-{high}:{port}"
 
 
+def trunk_frames(lab: Lab) -> int:
+    """Return how many frames the nodes have sent on trunks: two for each broadcast, millions in a storm."""
+    counters = [
+        lab.run(
+            node, ["cat", *(f"/sys/class/net/{end.port}/statistics/tx_packets" for end in lab.plan.trunk_ends(node))]
+        )
+        for node in NODES
+    ]
+    return sum(int(word) for done in counters for word in done.stdout.split())
+
+
 # -- flows -----------------------------------------------------------------------------------------------------------
 
 
@@ -155,6 +167,7 @@ class Stream:
     to: tuple[str, ...]
     receivers: tuple[str, ...]
     flows: int = 1
+    words: tuple[str, ...] = ()
 
 
 def unicast(port: int = 6001) -> Stream:
@@ -174,7 +187,8 @@ def broadcast(source: str = "h1", port: int = 6003) -> Stream:
 
 def multicast(source: str = "h3", port: int = 6004) -> Stream:
     """To all machines of the network left, in IPv6."""
-    return Stream(f"multicast-{source}", source, (f"[ff02::1%eth0]:{port}",), _others(source))
+    own = f"fd00:1::1{source[1:]}"
+    return Stream(f"multicast-{source}", source, (f"[ff02::1%eth0]:{port}",), _others(source), words=("--source", own))
 
 
 def everybody(port: int = 6010) -> list[Stream]:
@@ -211,7 +225,7 @@ class Traffic:
                 )
         for stream in self._streams:
             to = [word for target in stream.to for word in ("--to", target)]
-            words = (*to, "--rate-pps", self._rate, "--size", "64", "--tenant", "left")
+            words = (*to, "--rate-pps", self._rate, "--size", "64", "--tenant", "left", *stream.words)
             self._senders.append(self._stack.enter_context(tools.begin(self._lab, stream.source, "send", *words)))
         return self
 

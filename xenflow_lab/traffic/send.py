@@ -114,6 +114,7 @@ def _socket(plan: SendPlan, port: int) -> socket.socket:
     is_v6 = ":" in plan.destinations[0][0]
     sock = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     if is_v6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, plan.dscp << 2)
     else:
