@@ -143,7 +143,7 @@ class Kernel:
             return
         self.links[seen.index] = seen
         if not seen.loopback:
-            self._sink.put(Link(seen.index, seen.name, seen.mac, seen.mtu, seen.up))
+            self._sink.put(Link(seen.index, seen.name, seen.ethernet, seen.mtu, seen.up))
         if old is None or (old.internal, old.flags) != (seen.internal, seen.flags):
             self._link_changed(seen, old)
 

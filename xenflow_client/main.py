@@ -21,6 +21,7 @@ from xenflow import __version__
 from xenflow.errors import ConfigError
 from xenflow.replica import Outbox
 from xenflow.settings import load
+from xenflow.wire import Role
 from xenflow_client.neighbors import Upkeep
 from xenflow_client.netlink import Netlink
 from xenflow_client.observer import Observer
@@ -105,8 +106,7 @@ async def show(as_json: bool, follow: bool) -> None:
 
 async def serve(config: Path) -> None:
     """Observe and report until a signal ends it."""
-    settings = load(config, ClientSettings)
-    settings.tls.credentials().client_context()  # say at once what is wrong with the files
+    settings = _load(config)
     stopped = _stop_signals()
     report = Report(Outbox(settings.router))
     report.set_cap(settings.max_routes)
@@ -141,6 +141,19 @@ async def serve(config: Path) -> None:
     logger.info("stopped")
 
 
+def _load(config: Path) -> ClientSettings:
+    """Return settings that can be used: the files are there, and the certificate is this router's."""
+    settings = load(config, ClientSettings)
+    credentials = settings.tls.credentials()
+    credentials.client_context()
+    identity = credentials.identity()
+    if (identity.role, identity.name) != (Role.ROUTER, settings.router):
+        raise ConfigError(
+            [f"{settings.tls.certificate}: belongs to {identity}, not to router/{settings.router}; issue one for it"]
+        )
+    return settings
+
+
 def _stop_signals() -> asyncio.Event:
     """Return an event that SIGTERM and SIGINT set."""
     stopped = asyncio.Event()
@@ -163,7 +176,7 @@ async def _reload(config: Path, apply: Callable[[ClientSettings], None], uplink:
         await asked.wait()
         asked.clear()
         try:
-            apply(load(config, ClientSettings))
+            apply(_load(config))
         except ConfigError as error:
             for problem in error.problems:
                 logger.error("settings not reloaded: %s", problem)

@@ -30,9 +30,9 @@ from xenflow_client.seen import (
 HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence number, port id."""
 ATTRIBUTE = struct.Struct("=HH")
-LINK = struct.Struct("=BxHiII")
-ADDRESS = struct.Struct("=BBBBi")
-NEIGHBOR = struct.Struct("=BxxxiHBB")
+LINK = struct.Struct("=BxHIII")
+ADDRESS = struct.Struct("=BBBBI")
+NEIGHBOR = struct.Struct("=BxxxIHBB")
 ROUTE = struct.Struct("=BBBBBBBBI")
 NEXTHOP = struct.Struct("=BBBxI")
 
@@ -48,6 +48,7 @@ NLM_F_DUMP = 0x300
 
 AF_INET, AF_INET6 = 2, 10
 RT_TABLE_MAIN = 254
+_IFNAMSIZ = 16
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
@@ -158,8 +159,9 @@ def _link(data: bytes, kind: int, start: int, end: int) -> LinkSeen | None:
     if family != 0:  # AF_BRIDGE and others speak of a port, not of the interface
         return None
     found = attributes(data, start + LINK.size, end)
-    name = found.get(IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace")
-    mtu = int.from_bytes(found.get(IFLA_MTU, b""), sys.byteorder)
+    name = found.get(IFLA_IFNAME, b"").rstrip(b"\0")[:_IFNAMSIZ].decode(errors="replace")
+    name = "".join(one if one.isprintable() else "?" for one in name) or f"if{index}"
+    mtu = int.from_bytes(found.get(IFLA_MTU, b"")[:4], sys.byteorder)
     return LinkSeen(index, name, found.get(IFLA_ADDRESS, b""), mtu, flags, kind == RTM_DELLINK)
 
 
@@ -167,7 +169,7 @@ def _address(data: bytes, kind: int, start: int, end: int) -> AddressSeen | None
     family, length, flags, _, index = ADDRESS.unpack_from(data, start)
     found = attributes(data, start + ADDRESS.size, end)
     address = found.get(IFA_LOCAL) or found.get(IFA_ADDRESS, b"")
-    if len(address) != ADDRESS_BYTES.get(family):
+    if len(address) != ADDRESS_BYTES.get(family) or length > 8 * len(address):
         return None
     if IFA_FLAGS in found:
         flags = int.from_bytes(found[IFA_FLAGS], sys.byteorder)

@@ -10,11 +10,12 @@ from __future__ import annotations
 import struct
 
 from xenflow.model import Hop, Prefix, RouteKind
+from xenflow.shape import MAX_HOPS, malformed_prefix
 from xenflow_client.rtnetlink import ADDRESS_BYTES, RT_TABLE_MAIN, RTM_DELROUTE, MalformedError, attributes
 from xenflow_client.seen import Candidate, RouteSeen
 
 _ROUTE = struct.Struct("=BBBBBBBBI")
-_HOP = struct.Struct("=HBBi")
+_HOP = struct.Struct("=HBBI")
 _LEADER = struct.Struct("=HHIHH")
 _WORD = struct.Struct("=I")
 
@@ -94,7 +95,7 @@ def _route(address: bytes, length: int, candidate: Candidate | None, flags: int,
     if candidate is None or length > 8 * len(address):
         return None
     prefix = address + bytes((length,))
-    if not reportable(prefix):
+    if not reportable(prefix) or malformed_prefix(prefix):
         return None
     if len(address) == 16 and address.startswith(_MAPPED) and length >= 96:
         candidate = Candidate(candidate.order, RouteKind.SLOW, protocol=candidate.protocol)
@@ -135,7 +136,7 @@ def parse_candidate(data: bytes, start: int, found: dict[int, bytes]) -> Candida
 
 
 def _hops(found: dict[int, bytes]) -> tuple[Hop, ...] | None:
-    """Return the next hops, sorted; None if one is not for the switch (encapsulated), or where none can be seen.
+    """Return the next hops, sorted; None if one is not for the switch (encapsulated), for none or too many of them.
 
     A nexthop object (RTA_NH_ID) shows its gateway and interface as long as net.ipv4.nexthop_compat_mode is 1.
     """
@@ -153,7 +154,7 @@ def _hops(found: dict[int, bytes]) -> tuple[Hop, ...] | None:
             return None
         hops.append(Hop(link, _gateway(nested), weight + 1))
         offset += (length + 3) & ~3
-    return sort_hops(hops) if hops else None
+    return sort_hops(hops) if 0 < len(hops) <= MAX_HOPS else None
 
 
 def _gateway(found: dict[int, bytes]) -> bytes:

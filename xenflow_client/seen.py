@@ -47,6 +47,11 @@ class LinkSeen(msgspec.Struct, frozen=True, gc=False):
     gone: bool = False
 
     @property
+    def ethernet(self) -> bytes:
+        """The MAC address; zeros for what is no Ethernet interface."""
+        return self.mac if len(self.mac) == 6 else bytes(6)
+
+    @property
     def loopback(self) -> bool:
         """Whether it is a loopback interface, which is never reported."""
         return bool(self.flags & IFF_LOOPBACK)

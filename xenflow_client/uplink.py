@@ -25,6 +25,8 @@ from xenflow_client.settings import ClientSettings
 logger = logging.getLogger(__name__)
 
 _CONNECT_TIMEOUT_S = 2.0
+_STEADY_S = 5.0
+"""A connection that has lasted so long is a success; before, it may be one of a row of failures."""
 
 
 def new_epoch() -> int:
@@ -49,6 +51,7 @@ class Uplink:
         self._wake = asyncio.Event()
         self._channel: Channel | None = None
         self._failure = ""
+        self._brief = False  # whether the last connection ended soon: then its end is no news
         report.changed = self.changed
 
     def changed(self) -> None:
@@ -85,21 +88,34 @@ class Uplink:
             settings.server, self._credentials, self._hello, expect_node, timeout_s=_CONNECT_TIMEOUT_S
         )
         self._channel = channel
-        backoff.reset()
+        if not self._brief:
+            self._log_reporting(channel)
+        steady = asyncio.get_running_loop().call_later(_STEADY_S, self._steady, channel, backoff)
         welcome = channel.session.peer_welcome
-        logger.info("reporting server=%s node=%s", settings.server, channel.peer.name)
-        self._failure = ""
         self._report.set_cap(lower_cap(settings.max_routes, welcome.max_routes if isinstance(welcome, Welcome) else 0))
         outbox = self._report.outbox
         outbox.restart()
         self._wake.set()
+        self._brief = True
         try:
             await _first_of(lambda: self._send(channel), lambda: self._receive(channel))
         finally:
+            steady.cancel()
             outbox.stop()
             self._channel = None
             await channel.close("the client ends the session")
-        self._failed(ConnectionError(channel.reason or "the connection ended"))
+        raise ConnectionError(channel.reason or "the connection ended")
+
+    def _log_reporting(self, channel: Channel) -> None:
+        logger.info("reporting server=%s node=%s", self.settings.server, channel.peer.name)
+        self._failure = ""
+
+    def _steady(self, channel: Channel, backoff: Backoff) -> None:
+        """The connection lasts: the next failure is a new one."""
+        backoff.reset()
+        self._brief = False
+        if self._failure:
+            self._log_reporting(channel)
 
     async def _send(self, channel: Channel) -> None:
         outbox = self._report.outbox

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 
 import pytest
@@ -10,8 +11,12 @@ from hypothesis import strategies as st
 
 from tests.fakes import netlinkbytes as nl
 from tests.fakes.kernel import FakeLink, FakeRoute
-from xenflow.model import Hop, RouteKind, pack_prefix
+from xenflow.model import Fact, Hop, RouteKind, pack_prefix
+from xenflow.shape import malformed
 from xenflow_client import rtnetlink, rtroute
+from xenflow_client.neighbors import Upkeep
+from xenflow_client.observer import Observer
+from xenflow_client.resync import Resync
 from xenflow_client.rtnetlink import MalformedError, Table
 from xenflow_client.seen import AddressSeen, DumpEnd, LinkSeen, NeighborSeen, NexthopsChanged, RouteSeen, Seen
 
@@ -42,10 +47,8 @@ DEVICE = nl.attribute(4, nl.word(10))
 
 @given(st.binary(max_size=200))
 def test_any_bytes(data: bytes) -> None:
-    try:
+    with contextlib.suppress(MalformedError):
         decoded(data)
-    except MalformedError:
-        pass
 
 
 @given(
@@ -54,18 +57,45 @@ def test_any_bytes(data: bytes) -> None:
     st.binary(max_size=120),
 )
 def test_any_body(kind: int, family: int, body: bytes) -> None:
-    try:
+    with contextlib.suppress(MalformedError):
         decoded(nl.message(kind, 0, bytes([family]) + body))
-    except MalformedError:
-        pass
 
 
 @given(st.binary(max_size=60), st.integers(0, 40))
 def test_any_attributes_of_a_route(noise: bytes, kind: int) -> None:
-    try:
+    with contextlib.suppress(MalformedError):
         decoded(raw_route(attributes=DEVICE + nl.attribute(kind, noise)))
-    except MalformedError:
-        pass
+
+
+class Strict:
+    """A sink that takes only what a server takes."""
+
+    def put(self, fact: Fact) -> None:
+        assert malformed(fact) == ""
+
+    def drop(self, kind: int, key: bytes) -> None: ...
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([16, 17, 20, 21, 24, 25, 28, 29]),
+            st.sampled_from([0, 2, 10]),
+            st.binary(min_size=7, max_size=11),
+            st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 5, 6, 8, 9, 15, 18]), st.binary(max_size=17)), max_size=5),
+        ),
+        max_size=8,
+    )
+)
+def test_nothing_is_reported_that_a_server_would_refuse(
+    bodies: list[tuple[int, int, bytes, list[tuple[int, bytes]]]],
+) -> None:
+    observer = Observer(Strict(), Upkeep(), Resync())
+    for kind, family, head, found in bodies:
+        size = {16: 16, 17: 16, 20: 8, 21: 8}.get(kind, 12)
+        body = (bytes([family]) + head).ljust(size, b"\0")[:size]
+        observer.receive(nl.message(kind, 0, body + b"".join(nl.attribute(*one) for one in found)), 0.0)
+        observer.settle(0.0)
 
 
 def test_several_messages_in_one_datagram() -> None:
@@ -178,6 +208,21 @@ def test_many_different_routes_are_not_remembered_forever() -> None:
         assert seen is not None
         assert seen.candidate.order == (0, metric + 1)
     assert routes.remembered <= 4096
+
+
+def test_more_next_hops_than_a_server_takes_are_slow() -> None:
+    hops = b"".join(struct.pack("=HBBi", 8, 0, 0, link) for link in range(1, 302))
+    (seen,) = decoded(raw_route(attributes=nl.attribute(9, hops)))
+    assert isinstance(seen, RouteSeen)
+    assert seen.candidate.kind is RouteKind.SLOW
+
+
+@pytest.mark.parametrize("mac", [b"", b"\x0a\0\0\1", bytes(20)])
+def test_link_that_is_no_ethernet(mac: bytes) -> None:
+    (seen,) = decoded(nl.link(FakeLink(3, "tun\x07", mac)))
+    assert isinstance(seen, LinkSeen)
+    assert seen.internal
+    assert (seen.name, seen.ethernet) == ("tun?", bytes(6))
 
 
 @pytest.mark.parametrize("table", list(Table))
