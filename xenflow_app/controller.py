@@ -167,8 +167,7 @@ class Controller:
         if identity.role is Role.OPERATOR:
             if not isinstance(message, Query):
                 raise RemoteProtocolError(f"{type(message).__name__} from an operator")
-            body, error = queries.answer(self, message.what, message.arguments)
-            self._effects.append(ToPeer(peer, Answer(message.number, body, error)))
+            queries.ask(self, message.what, message.arguments, partial(self._answer, peer, message.number))
             return
         node = self.nodes[identity.name]
         match message:
@@ -184,6 +183,11 @@ class Controller:
             case _:
                 raise RemoteProtocolError(f"{type(message).__name__} from a node")
         self._finish()
+
+    def _answer(self, peer: int, number: int, body: bytes, error: str) -> None:
+        """Answer an operator, who may have left meanwhile."""
+        if peer in self._peers:
+            self._effects.append(ToPeer(peer, Answer(number, body, error)))
 
     # -- switches ----------------------------------------------------------------------------------------------------
 

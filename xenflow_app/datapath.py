@@ -11,15 +11,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from xenflow_app.flowtable import FlowKey, FlowTable, FlowValue, Owner, is_ours, kind_of
 from xenflow_app.openflow import encode
 from xenflow_app.openflow.encode import Command
-from xenflow_app.openflow.values import BarrierReply, ErrorMessage, FlowStats
+from xenflow_app.openflow.values import BarrierReply, ErrorMessage, Flow, FlowStats
 from xenflow_app.pipeline import Kind
 
 BATCH_FLOWS = 2000
 BATCHES_UNDER_WAY = 3
+
+
+@dataclass(slots=True)
+class Question:
+    """A dump of some flows that is under way, and who waits for it."""
+
+    tell: Callable[[list[Flow] | None], None]
+    flows: list[Flow] = field(default_factory=list)
 
 
 class Datapath:
@@ -37,6 +46,7 @@ class Datapath:
         self._under_way: deque[tuple[int, int, list[Callable[[], None]]]] = deque()
         self._waiting: list[Callable[[], None]] = []
         self._sent: dict[int, FlowKey] = {}
+        self._questions: dict[int, Question] = {}
 
     def start(self) -> None:
         """The switch is connected: ask what it has."""
@@ -47,6 +57,8 @@ class Datapath:
 
     def dump(self, part: FlowStats) -> bool:
         """Take in a part of the dump; True when it is complete and the differences are known."""
+        if part.xid in self._questions:
+            self._answer(part)
         if part.xid != self._dump_xid:
             return False
         for flow in part.flows:
@@ -58,6 +70,22 @@ class Datapath:
         self.flows.resync(self._dump, self._in_sync)
         self._dump = {}
         return True
+
+    def ask(self, tell: Callable[[list[Flow] | None], None], table: int, cookie: tuple[int, int]) -> None:
+        """Ask for flows as they are now, with counters: those of a table whose cookie is (value, mask).
+
+        `tell` gets them, or None when the connection is lost before.
+        """
+        xid = self._next_xid()
+        self._questions[xid] = Question(tell)
+        self._send(encode.flow_dump_request(xid, table, cookie))
+
+    def _answer(self, part: FlowStats) -> None:
+        question = self._questions[part.xid]
+        question.flows.extend(part.flows)
+        if not part.more:
+            del self._questions[part.xid]
+            question.tell(question.flows)
 
     def when_confirmed(self, call: Callable[[], None]) -> None:
         """Call once all that is due now is in the switch's tables."""
@@ -131,6 +159,9 @@ class Datapath:
             self._waiting.extend(calls)
         self._under_way.clear()
         self._sent.clear()
+        questions, self._questions = self._questions, {}
+        for question in questions.values():
+            question.tell(None)
 
     def _next_xid(self) -> int:
         xid = self._xid

@@ -1,14 +1,14 @@
 """A working model of a switch's control side: flow-mods change a table, dumps and barriers are answered, in order.
 
 What it does not have is a datapath. `drop_next` makes it lose messages as a connection that breaks does; `refuse` holds
-keys that it answers with an error.
+keys that it answers with an error; `counters` are packets by key.
 """
 
 from __future__ import annotations
 
 import struct
 
-from xenflow_app.openflow.encode import NONE, Command
+from xenflow_app.openflow.encode import ALL_TABLES, NONE, Command
 from xenflow_app.openflow.values import BarrierReply, ErrorMessage, Flow, FlowStats, SwitchMessage
 
 _FLOW_MOD = struct.Struct(">8sBB2sH2sIH2sH6x")
@@ -23,6 +23,7 @@ class FakeSwitch:
         self.flow_mods = 0
         self.packets: list[tuple[int, bytes, bytes]] = []
         self.refuse: set[bytes] = set()
+        self.counters: dict[bytes, int] = {}
 
     def receive(self, data: bytes) -> list[SwitchMessage]:
         """Take whole messages; return the answers."""
@@ -39,7 +40,7 @@ class FakeSwitch:
         if kind == 18:
             return [BarrierReply(xid)]
         if kind == 16:
-            return self._dump(xid)
+            return self._dump(xid, body)
         if kind == 13:
             _buffer, port, length = struct.unpack_from(">IHH", body)
             self.packets.append((port, body[8 : 8 + length], body[8 + length :]))
@@ -69,7 +70,14 @@ class FakeSwitch:
         self.flows[key] = cookie + idle + flags + acts
         return []
 
-    def _dump(self, xid: int) -> list[SwitchMessage]:
-        flows = [Flow(key, value, 0, 0, 0.0, 0, 0) for key, value in self.flows.items()]
+    def _dump(self, xid: int, body: bytes) -> list[SwitchMessage]:
+        """Answer with the flows of the table and the cookie (value and mask) that were asked for."""
+        _port, length, table = struct.unpack_from(">HHB", body, 16)
+        cookie, mask = struct.unpack_from(">QQ", body, 28) if length else (0, 0)
+        flows = [
+            Flow(key, value, self.counters.get(key, 0), 0, 0.0, 0, 0)
+            for key, value in self.flows.items()
+            if table in (key[0], ALL_TABLES) and int.from_bytes(value[:8], "big") & mask == cookie
+        ]
         half = len(flows) // 2
         return [FlowStats(xid, tuple(flows[:half]), more=True), FlowStats(xid, tuple(flows[half:]), more=False)]

@@ -25,6 +25,7 @@ BUILT_IN: Final[dict[str, str]] = {
     "routes": "xenflow.cli.routers:routes",
     "status": "xenflow.cli.status:status",
     "trace": "xenflow.cli.trace:trace",
+    "verify": "xenflow.cli.verify:verify",
 }
 """Command -> where it is defined, as MODULE:NAME."""
 

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from xenflow_app.queries.counters import counted_routers
 from xenflow_app.queries.flows import flows
-from xenflow_app.queries.names import QueryError
+from xenflow_app.queries.names import QueryError, find_node, find_router
 from xenflow_app.queries.routers import lookup, routers, routes
 from xenflow_app.queries.status import status
 from xenflow_app.queries.trace import trace
+from xenflow_app.queries.verify import verify
 
 if TYPE_CHECKING:
+    from xenflow.answers import RouterStatus
     from xenflow_app.controller import Controller
+    from xenflow_app.node import Node
 
-__all__ = ["QueryError", "Reply", "answer"]
+__all__ = ["QueryError", "Reply", "answer", "ask"]
 
 Reply: TypeAlias = Callable[[bytes, str], None]
 """Takes an answer: JSON, and an error text that is empty if there is an answer."""
@@ -37,11 +41,41 @@ _AT_ONCE: dict[str, _Answering] = {
 
 
 def answer(controller: Controller, what: str, arguments: Mapping[str, str]) -> tuple[bytes, str]:
-    """Return the answer as JSON, and an error text that is empty if there is an answer."""
+    """Return the answer as JSON, and an error text that is empty if there is an answer.
+
+    Only from what the controller knows; `routers` is without counters.
+    """
     question = _AT_ONCE.get(what)
     if question is None:
-        return b"", f"unknown question {what!r}; known: {', '.join(_AT_ONCE)}"
+        return b"", f"unknown question {what!r}; known: {', '.join((*_AT_ONCE, 'verify'))}"
     try:
         return msgspec.json.encode(question(controller, arguments)), ""
     except QueryError as error:
         return b"", str(error)
+
+
+def ask(controller: Controller, what: str, arguments: Mapping[str, str], reply: Reply) -> None:
+    """Give `reply` the answer, at once or when the switches have told what is needed for it."""
+
+    def done(found: object) -> None:
+        reply(msgspec.json.encode(found), "")
+
+    try:
+        if what == "routers":
+            if arguments.get("router"):
+                find_router(controller, arguments["router"])
+            counted_routers(controller, lambda found: done(_chosen(found, arguments.get("router", ""))))
+        elif what == "verify":
+            verify(controller, _nodes(controller, arguments.get("node", "")), done)
+        else:
+            reply(*answer(controller, what, arguments))
+    except QueryError as error:
+        reply(b"", str(error))
+
+
+def _nodes(controller: Controller, name: str) -> list[Node]:
+    return [find_node(controller, name)] if name else list(controller.nodes.values())
+
+
+def _chosen(found: list[RouterStatus], name: str) -> list[RouterStatus]:
+    return [item for item in found if name in ("", item.name)]

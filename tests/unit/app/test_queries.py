@@ -9,9 +9,12 @@ import msgspec
 import pytest
 
 from tests.unit.app.network import World, mac
-from xenflow.answers import FlowStatus, Lookup, Page, RouterStatus, RouteStatus, Status
+from xenflow.answers import FlowStatus, Lookup, Page, RouterStatus, RouteStatus, Status, Verified
+from xenflow.identity import Identity
 from xenflow.model import Hop, Neighbor, Route, RouteKind, ShedRoutes, pack_prefix
-from xenflow.wire import MAX_FRAME_BYTES
+from xenflow.wire import MAX_FRAME_BYTES, VERSION, Answer, Hello, Query, Role
+from xenflow_app.effects import ToPeer
+from xenflow_app.openflow import actions, nxm
 from xenflow_app.queries import answer, paging
 
 T = TypeVar("T")
@@ -209,3 +212,89 @@ def test_what_cannot_be_answered_says_what_could_be() -> None:
     assert refusal(world, "routes", router="r1", prefix="10.0.0.0/40")
     assert refusal(world, "routes", router="r1", limit="many")
     assert refusal(world, "routes", router="r1", after="x")
+
+
+OPERATOR = 9999
+
+
+def query(world: World, what: str, kind: type[T], **arguments: str) -> T:
+    """Ask as an operator does, over a session."""
+    answers = query_raw(world, what, **arguments)
+    assert len(answers) == 1
+    assert not answers[0].error
+    return msgspec.json.decode(answers[0].body, type=kind)
+
+
+def query_raw(world: World, what: str, **arguments: str) -> list[Answer]:
+    controller, found = world.controller, []
+    hello = Hello(VERSION, Role.OPERATOR, "me")
+    controller.peer_opened(OPERATOR, Identity(Role.OPERATOR, "me"), hello, world.now)
+    take = world._to_peer
+
+    def to_peer(peer: int, message: Answer) -> None:
+        found.append(message) if peer == OPERATOR else take(peer, message)
+
+    world._to_peer = to_peer  # type: ignore[method-assign, assignment]
+    controller.peer_message(OPERATOR, Query(7, what, arguments), world.now)
+    world.settle()
+    controller.peer_closed(OPERATOR, world.now)
+    world._to_peer = take  # type: ignore[method-assign]
+    return found
+
+
+@pytest.mark.parametrize("reactive", [False, True])
+def test_counters_of_the_slow_path_are_read_from_the_switches(reactive: bool) -> None:
+    world = small(reactive=reactive)
+    r1 = world.controller.nodes["a"].routers["r1"].number
+    switch = world.servers["a"].switch
+    switch.counters = {
+        nxm.flow_key(25, 100, reg1=1, reg2=r1): 3,
+        nxm.flow_key(25, 100, reg1=2, reg2=r1): 4,
+        nxm.flow_key(30, 1, reg2=r1): 2,
+    }
+    routers = {router.name: router for router in query(world, "routers", list[RouterStatus])}
+    assert [item.slow_packets for item in routers["r1"].interfaces] == [3, 4]
+    assert routers["r1"].wildcard_packets == (None if reactive else 2)
+    assert [item.slow_packets for item in routers["r2"].interfaces] == [0]
+    assert [item.name for item in query(world, "routers", list[RouterStatus], router="r2")] == ["r2"]
+    world.disconnect_switch("a")
+    routers = {router.name: router for router in query(world, "routers", list[RouterStatus])}
+    assert [item.slow_packets for item in routers["r1"].interfaces] == [None, None]
+    assert "known: r1, r2" in query_raw(world, "routers", router="r3")[0].error
+
+
+def test_an_answer_that_waits_for_a_switch_survives_its_loss_and_that_of_the_operator() -> None:
+    world = small()
+    identity, hello = Identity(Role.OPERATOR, "me"), Hello(VERSION, Role.OPERATOR, "me")
+    for leaves in (False, True):
+        world.controller.peer_opened(OPERATOR + leaves, identity, hello, world.now)
+        world.controller.peer_message(OPERATOR + leaves, Query(1, "routers"), world.now)
+        if leaves:
+            world.controller.peer_closed(OPERATOR + leaves, world.now)
+        for name in "ab":
+            connection = world.servers[name].connection
+            assert connection is not None
+            world.controller.switch_closed(connection, world.now)
+        sent = [item.peer for item in world.controller.effects() if isinstance(item, ToPeer)]
+        assert sent.count(OPERATOR + leaves) == (not leaves)
+        for name in "ab":
+            world.connect_switch(name)
+
+
+def test_verify_reads_the_switches_anew() -> None:
+    world = small()
+    assert [(item.node, item.differences, item.why) for item in query(world, "verify", list[Verified])] == [
+        ("a", [], ""),
+        ("b", [], ""),
+    ]
+    flows = world.servers["a"].switch.flows
+    routes = [key for key in flows if key[0] == 30 and key[1:3] > b"\0\x64"]
+    del flows[routes[0]]
+    flows[routes[1]] = flows[routes[1]][:12] + actions.output(7)
+    flows[nxm.flow_key(50, 99, reg0=77)] = actions.value(0x5846 << 48, actions.output(9))
+    found = query(world, "verify", list[Verified], node="a")[0]
+    assert sorted(item.problem for item in found.differences) == ["differs", "extra", "missing"]
+    assert all(item.wanted for item in found.differences if item.problem != "extra")
+    world.disconnect_switch("b")
+    assert query(world, "verify", list[Verified], node="b")[0].why
+    assert "known: a, b" in query_raw(world, "verify", node="c")[0].error
