@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 
 from xenflow.backoff import Backoff
-from xenflow.channel import Channel, connect
+from xenflow.channel import Channel, Limits, connect
 from xenflow.errors import ConfigError, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.wire import VERSION, Ack, Hello, Message, Problem, Role, Welcome
@@ -24,7 +24,9 @@ from xenflow_client.settings import ClientSettings
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 2.0
+_CONNECT_TIMEOUT_S = 1.5
+_LIMITS = Limits(keepalive_s=1.0, idle_s=5.0)
+"""A router may move at any time: a server that says nothing is given up sooner than elsewhere."""
 _STEADY_S = 5.0
 """A connection that has lasted so long is a success; before, it may be one of a row of failures."""
 
@@ -85,7 +87,12 @@ class Uplink:
     async def _once(self, backoff: Backoff) -> None:
         settings = self.settings
         channel = await connect(
-            settings.server, self._credentials, self._hello, expect_node, timeout_s=_CONNECT_TIMEOUT_S
+            settings.server,
+            self._credentials,
+            self._hello,
+            expect_node,
+            timeout_s=_CONNECT_TIMEOUT_S,
+            limits=_LIMITS,
         )
         self._channel = channel
         if not self._brief:
