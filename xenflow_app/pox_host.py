@@ -178,6 +178,8 @@ class PoxHost:
             )
             connection.disconnect("not verified")
             return
+        # Nagle's algorithm would hold a packet-out behind the flow-mods before it, until they are acknowledged (40 ms).
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ours = _Connection(connection, port, node)
         connection.unpackers = _WHOLE_MESSAGES
         connection.handlers = _Everything(connection.handlers, lambda data: self._call(_receive, ours, data))

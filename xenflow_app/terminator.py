@@ -82,6 +82,7 @@ class Terminator:
 def _bound_socket(pox: Address) -> socket.socket:
     """Return a non-blocking socket bound to a free port of POX's loopback address."""
     own = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does so only for sockets that it makes
     own.setblocking(False)
     own.bind((pox.host, 0))
     return own
