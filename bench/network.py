@@ -75,12 +75,17 @@ class Paths:
         for number, who in enumerate((LEFT, RIGHT), start=1):
             set_neighbor(self._lab, who, _GATEWAYS[who], vif(self._lab, "r1", number).interface.mac)
 
-    def static(self) -> None:
-        """Let packets go by one output flow in each direction, straight to the other host."""
+    def static(self, actions: str = "") -> None:
+        """Let packets go by one flow in each direction, straight to the other host; without `actions` an output."""
+        for place in range(2):
+            wanted = actions or f"output:{self._ends[1 - place].ofport}"
+            self._lab.ofctl(self._node, "add-flow", f"{self._match(place)},actions={wanted}")
+        self.direct()
+
+    def direct(self) -> None:
+        """Let the hosts address each other's MAC, as in one network without a router."""
         for place, who in enumerate((LEFT, RIGHT)):
-            other = self._ends[1 - place]
-            self._lab.ofctl(self._node, "add-flow", f"{self._match(place)},actions=output:{other.ofport}")
-            set_neighbor(self._lab, who, _GATEWAYS[who], other.interface.mac)
+            set_neighbor(self._lab, who, _GATEWAYS[who], self._ends[1 - place].interface.mac)
 
     def cold(self) -> None:
         """Empty the datapath's cache: the next packet of every flow is looked up in the tables."""
