@@ -27,6 +27,9 @@ NODES = ("n1", "n2", "n3")
 RIGHT_V4 = {"h4": ("10.0.2.32", "10.0.2.63"), "h5": ("10.0.2.64", "10.0.2.95")}
 RIGHT_V6 = {"h4": ("fd00:2::20", "fd00:2::3f"), "h5": ("fd00:2::40", "fd00:2::5f")}
 NEIGHBORS = 128
+PROBE_PREFIX = "10.99.0.0/16"
+PROBE_FLOW_MODS = 4
+"""An added and a removed flow for each of the two routers."""
 CONTROL_FRAMES_S = 200
 """What the trunks carry besides test traffic in a second, at most: BFD, probes, ARP and ND."""
 
@@ -69,6 +72,7 @@ def _host(name: str, node: str, network: str, addresses: list[str]) -> str:
 
 def settle(lab: Lab) -> None:
     """Give both routers their routes and r2 its 128 neighbors; return when all of it is in the switches."""
+    lab.wait_settled()
     for router, far, gateway in (("r1", 2, 2), ("r2", 1, 1)):
         lab.run(router, ["ip", "route", "add", f"10.0.{far}.0/24", "via", f"10.0.255.{gateway}"], check=True)
         lab.run(router, ["ip", "route", "add", f"fd00:{far}::/64", "via", f"fd00:ff::{gateway}"], check=True)
@@ -76,10 +80,27 @@ def settle(lab: Lab) -> None:
         for low, high in (RIGHT_V4[name], RIGHT_V6[name]):
             tools.run(lab, "h3", "send", "--to", _range(low, high, 9), "--count", "96", "--rate-pps", "200")
     for who in ("h1", "h2"):
-        assert all(tools.answers(lab, who, ["10.0.1.13", "fd00:1::13", "10.0.2.32", "fd00:2::20"]).values())
+        answered = tools.answers(lab, who, ["10.0.1.13", "fd00:1::13", "10.0.2.32", "fd00:2::20"])
+        assert all(answered.values()), (who, answered)
     wait_quiet(lab)
     known = {router.name: router.neighbors for router in lab.app_status().routers}
     assert known["r2"] >= NEIGHBORS, known
+
+
+def probe(lab: Lab) -> None:
+    """Return when a route has come from each router's kernel into its switch, and gone again: all parts work.
+
+    What a client has to say after a start goes before that; the route itself makes PROBE_FLOW_MODS flow-mods.
+    """
+    for change, there in (("add", True), ("del", False)):
+        for router, via in (("r1", "10.0.1.11"), ("r2", "10.0.2.32")):
+            lab.run(router, ["ip", "route", change, PROBE_PREFIX, "via", via], check=True)
+        for node in ("n1", "n2"):
+            lab.wait_until(
+                lambda n=node, t=there: any(PROBE_PREFIX in text for text in flows(lab, n)) == t,  # type: ignore[misc]
+                20,
+                f"a new route at {node}",
+            )
 
 
 def wait_quiet(lab: Lab) -> None:
@@ -168,6 +189,7 @@ class Stream:
     receivers: tuple[str, ...]
     flows: int = 1
     words: tuple[str, ...] = ()
+    tenant: str = "left"
 
 
 def unicast(port: int = 6001) -> Stream:
@@ -189,6 +211,11 @@ def multicast(source: str = "h3", port: int = 6004) -> Stream:
     """To all machines of the network left, in IPv6."""
     own = f"fd00:1::1{source[1:]}"
     return Stream(f"multicast-{source}", source, (f"[ff02::1%eth0]:{port}",), _others(source), words=("--source", own))
+
+
+def blue(port: int = 6006) -> Stream:
+    """Another tenant's broadcast, from and to the same addresses."""
+    return Stream("blue", "b1", (f"10.0.1.255:{port}",), ("b3",), tenant="blue")
 
 
 def everybody(port: int = 6010) -> list[Stream]:
@@ -225,7 +252,7 @@ class Traffic:
                 )
         for stream in self._streams:
             to = [word for target in stream.to for word in ("--to", target)]
-            words = (*to, "--rate-pps", self._rate, "--size", "64", "--tenant", "left", *stream.words)
+            words = (*to, "--rate-pps", self._rate, "--size", "64", "--tenant", stream.tenant, *stream.words)
             self._senders.append(self._stack.enter_context(tools.begin(self._lab, stream.source, "send", *words)))
         return self
 
