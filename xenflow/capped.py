@@ -115,7 +115,7 @@ class CappedRoutes(Generic[V]):
     def _put_above_cap(self, key: Prefix) -> list[Move]:
         heap = self._visible_heap(without=key)
         rank = _rank(key)
-        worst = self._pop_worst()
+        worst = self._pop_worst(without=key)
         if rank < _rank(worst):
             heapq.heappush(heap, _rank(worst))
             self._hide(key)
@@ -141,11 +141,12 @@ class CappedRoutes(Generic[V]):
         self._hidden.add(prefix)
         heapq.heappush(self._best_hidden, -_rank(prefix))
 
-    def _pop_worst(self) -> Prefix:
+    def _pop_worst(self, without: Prefix | None = None) -> Prefix:
+        """Take the worst visible route out of the heap; an entry of `without` is one of its earlier life."""
         heap = self._visible_heap()
         while True:
             prefix = _prefix(heapq.heappop(heap))
-            if self.is_visible(prefix):
+            if prefix != without and self.is_visible(prefix):
                 return prefix
 
     def _visible_heap(self, without: Prefix | None = None) -> list[int]:

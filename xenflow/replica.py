@@ -28,9 +28,9 @@ class Outbox:
     """The sender's side. `facts` is what the receiver will have when all has been taken and has arrived.
 
     Until the first `restart` nothing is sent: there is no connection yet. A snapshot walks the keys that stood in the
-    table at `restart` and reads each value when its turn comes, so nothing is copied but the keys; what changes
-    meanwhile is sent with it, and before End. While `held`, End is kept back: the table is not complete yet, as with a
-    relay whose own source is not in sync.
+    table at `restart`, of routes the longest first, and reads each value when its turn comes, so nothing is copied but
+    the keys; what changes meanwhile is sent with it, and before End. While `held`, End is kept back: the table is not
+    complete yet, as with a relay whose own source is not in sync.
     """
 
     def __init__(self, scope: str) -> None:
@@ -73,7 +73,7 @@ class Outbox:
     def replace(self, facts: Iterable[Fact]) -> None:
         """Make the table exactly `facts`; only differences become pending."""
         gone = {kind: dict.fromkeys(table) for kind, table in self.facts.kinds.items()}
-        for fact in facts:
+        for fact in sorted(facts, key=_longest_first):
             if fact.KIND in gone:
                 gone[fact.KIND].pop(fact.key, None)
             self.put(fact)
@@ -84,8 +84,15 @@ class Outbox:
     def restart(self) -> None:
         """Start over on a new connection: Begin, all facts, End will be taken next."""
         self._changed.clear()
-        self._unsent = deque((kind, iter(list(self.facts.kinds[kind]))) for kind in sorted(self.facts.kinds))
+        self._unsent = deque((kind, iter(self._snapshot_keys(kind))) for kind in sorted(self.facts.kinds))
         self._connected = self._begin = self._end = True
+
+    def _snapshot_keys(self, kind: int) -> list[bytes]:
+        """Return the keys of a kind in the order of the snapshot; no route comes before a longer one."""
+        keys = list(self.facts.kinds[kind])
+        if kind == Route.KIND:
+            keys.sort(key=_length, reverse=True)
+        return keys
 
     def stop(self) -> None:
         """Send nothing until the next `restart`: the connection is gone. Changes cost no memory meanwhile."""
@@ -284,6 +291,15 @@ class Inbox:
 def _shortest_first(prefix: bytes) -> tuple[int, bytes]:
     """Order in which prefixes go, so that no packet ever follows a shorter one whose turn is still to come."""
     return prefix[-1], prefix
+
+
+def _length(prefix: bytes) -> int:
+    return prefix[-1]
+
+
+def _longest_first(fact: Fact) -> int:
+    """Order in which facts come: no route before a longer one."""
+    return -fact.prefix[-1] if type(fact) is Route else 0
 
 
 def _weight(fact: Fact) -> int:

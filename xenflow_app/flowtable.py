@@ -6,6 +6,8 @@ What it keeps true
 - A flow-mod is due exactly where desired and actual differ; applying a plan twice sends nothing the second time.
 - In a batch, flows that are referred to (higher tables) come before flows that refer to them; deletes come last and in
   the reverse order. On one connection Open vSwitch executes flow-mods in order, so this is make before break.
+- Within a table the higher priority comes first, and goes last: while routes come and go, no packet follows a shorter
+  prefix only because the longer one's turn is still to come.
 - A flow that is installed but not desired is deleted only when its owner is in sync; until then it is *held*.
 - A flow that the switch refused is left out until its value changes or the next dump; the others go on.
 - Flows without our cookie prefix are not ours, and not seen here.
@@ -26,6 +28,8 @@ COOKIE_PREFIX = 0x5846
 """The upper 16 bits of every cookie of ours ("XF")."""
 FABRIC: Owner = 0
 """The owner of what belongs to no router: ports, networks, trees, ways to known MAC addresses."""
+_RANK = 3
+"""So many bytes of a key are table and priority: the order in which flows come, and in reverse go."""
 
 
 def cookie(kind: int, owner: Owner) -> int:
@@ -68,8 +72,8 @@ class FlowTable:
         self.refused: dict[FlowKey, tuple[FlowValue, str]] = {}
         self.ready = False
         self._groups: dict[tuple[object, ...], tuple[FlowKey, ...]] = {}
-        self._upserts: dict[int, dict[FlowKey, None]] = {}
-        self._deletes: dict[int, dict[FlowKey, None]] = {}
+        self._upserts: dict[bytes, dict[FlowKey, None]] = {}  # by table and priority, as in the key's first bytes
+        self._deletes: dict[bytes, dict[FlowKey, None]] = {}
         self._held: dict[Owner, set[FlowKey]] = {}
 
     def want(self, key: FlowKey, value: FlowValue) -> None:
@@ -116,12 +120,12 @@ class FlowTable:
         self._held.clear()
         for key, value in self.desired.items():
             if actual.get(key) != value:
-                self._upserts.setdefault(key[0], {})[key] = None
+                self._upserts.setdefault(key[:_RANK], {})[key] = None
         for key, value in actual.items():
             if key not in self.desired:
                 owner = owner_of(value)
                 if in_sync(owner):
-                    self._deletes.setdefault(key[0], {})[key] = None
+                    self._deletes.setdefault(key[:_RANK], {})[key] = None
                 else:
                     self._held.setdefault(owner, set()).add(key)
 
@@ -135,7 +139,7 @@ class FlowTable:
         """The owner is in sync: what is installed for it and not desired may go."""
         for key in self._held.pop(owner, ()):
             if key in self.actual and key not in self.desired:
-                self._deletes.setdefault(key[0], {})[key] = None
+                self._deletes.setdefault(key[:_RANK], {})[key] = None
 
     def gone(self, key: FlowKey) -> None:
         """The switch removed the flow by itself (idle timeout)."""
@@ -164,7 +168,7 @@ class FlowTable:
 
     def is_pending(self, key: FlowKey) -> bool:
         """Tell whether a flow-mod for `key` is due."""
-        return any(key in keys.get(key[0], ()) for keys in (self._upserts, self._deletes))
+        return any(key in keys.get(key[:_RANK], ()) for keys in (self._upserts, self._deletes))
 
     def count_by_owner(self) -> dict[Owner, int]:
         """Return how many installed flows each owner has."""
@@ -179,15 +183,15 @@ class FlowTable:
     def take(self, most: int) -> Batch:
         """Return the next flow-mods, at most `most`, and count them as done."""
         batch = Batch()
-        for table in sorted(self._upserts, reverse=True):
-            keys = self._upserts[table]
+        for rank in sorted(self._upserts, reverse=True):
+            keys = self._upserts[rank]
             while keys and len(batch) < most:
                 for key in _take_first(keys, most - len(batch)):
                     self._upsert(batch, key)
         if not any(self._upserts.values()):
             self._upserts.clear()
-            for table in sorted(self._deletes):
-                keys = self._deletes[table]
+            for rank in sorted(self._deletes):
+                keys = self._deletes[rank]
                 for key in _take_first(keys, most - len(batch)):
                     value = self.actual.pop(key, None)
                     if value is not None:
@@ -208,21 +212,21 @@ class FlowTable:
 
     def _compare(self, key: FlowKey) -> None:
         """Note what is due for `key`."""
-        table = key[0]
+        rank = key[:_RANK]
         value = self.desired.get(key)
         if value is None:
             if key in self.actual:
-                self._deletes.setdefault(table, {})[key] = None
-            waiting = self._upserts.get(table)
+                self._deletes.setdefault(rank, {})[key] = None
+            waiting = self._upserts.get(rank)
             if waiting is not None:
                 waiting.pop(key, None)
             return
-        waiting = self._deletes.get(table)
+        waiting = self._deletes.get(rank)
         if waiting:
             waiting.pop(key, None)
         if self.actual.get(key) != value:
-            self._upserts.setdefault(table, {})[key] = None
-        elif (waiting := self._upserts.get(table)) is not None:
+            self._upserts.setdefault(rank, {})[key] = None
+        elif (waiting := self._upserts.get(rank)) is not None:
             waiting.pop(key, None)
 
 

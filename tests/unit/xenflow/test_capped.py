@@ -147,3 +147,16 @@ def test_flapping_at_the_cap_does_not_cost_the_table() -> None:
     per_change_s = (time.perf_counter() - begin) / 4000
     assert per_change_s < 0.0005  # sorting the table takes 20 ms and more
     assert len(routes._worst_visible or ()) + len(routes._best_hidden) < 3 * len(keys)
+
+
+def test_a_route_that_was_visible_once_is_not_taken_for_its_earlier_self() -> None:
+    routes: CappedRoutes[int] = CappedRoutes(3)
+    p8, p12, p16, p24, p32 = (pack_prefix(f"10.0.0.0/{length}") for length in (8, 12, 16, 24, 32))
+    for p in (p8, p16, p24, p32):
+        routes.put(p, 0)
+    routes.drop(p16)
+    routes.drop(p8)
+    routes.put(p12, 0)
+    assert routes.put(p8, 0) == []
+    assert not routes.is_visible(p8)
+    assert set(dict(routes.visible_routes())) == {p12, p24, p32}
