@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from xenflow import __version__
 from xenflow.errors import ConfigError
@@ -97,10 +98,13 @@ async def show(as_json: bool, follow: bool) -> None:
                 stopped.set()
 
     observer = Observer(shown, Upkeep(refresh_s=0, resolve=False), Resync())
+    defect = _defect()
     netlink = Netlink(observer, changed)
+    stopping = asyncio.create_task(stopped.wait())
     try:
-        await stopped.wait()
+        await _first_of(stopping, defect)
     finally:
+        stopping.cancel()
         netlink.close()
 
 
@@ -120,6 +124,7 @@ async def serve(config: Path) -> None:
             known.set()
         report.changed()
 
+    defect = _defect()
     netlink = Netlink(observer, changed)
 
     def apply(new: ClientSettings) -> None:
@@ -129,9 +134,7 @@ async def serve(config: Path) -> None:
     tasks = [asyncio.create_task(_report_when(known, uplink)), asyncio.create_task(_reload(config, apply, uplink))]
     stopping = asyncio.create_task(stopped.wait())
     try:
-        done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await _first_of(*tasks, stopping, defect)
         await uplink.close("the client stops")
     finally:
         for task in (*tasks, stopping):
@@ -139,6 +142,29 @@ async def serve(config: Path) -> None:
         await asyncio.gather(*tasks, stopping, return_exceptions=True)
         netlink.close()
     logger.info("stopped")
+
+
+def _defect() -> asyncio.Future[None]:
+    """Return a future that fails with what a callback of the event loop raises: a program with a defect ends."""
+    loop = asyncio.get_running_loop()
+    defect: asyncio.Future[None] = loop.create_future()
+
+    def failed(_: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        error = context.get("exception")
+        if "handle" not in context or not isinstance(error, Exception):
+            loop.default_exception_handler(context)
+        elif not defect.done():
+            defect.set_exception(error)
+
+    loop.set_exception_handler(failed)
+    return defect
+
+
+async def _first_of(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of `futures` is done; raises what it raised."""
+    done, _ = await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+    for future in done:
+        future.result()
 
 
 def _load(config: Path) -> ClientSettings:

@@ -6,8 +6,11 @@ The table in docs/client.md is read from there: each row is a test.
 from __future__ import annotations
 
 import contextlib
+import json
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -180,6 +183,29 @@ def real() -> Iterator[RealWorld]:
         yield world
     finally:
         world.close()
+
+
+@pytest.mark.root
+def test_program_prints_what_it_would_report(real: RealWorld) -> None:
+    real.ip("route add 10.9.0.0/16 via 10.0.1.2")
+    program = ["ip", "netns", "exec", real.near, sys.executable, "-m", "xenflow_client.main", "--print"]
+    printed = subprocess.run(program, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    assert "route 10.9.0.0/16 via 10.0.1.2 dev a0" in printed
+    assert "link a0 index 10 mac 02:00:00:00:00:0a mtu 1500 up" in printed
+    lines = subprocess.run([*program, "--json"], capture_output=True, text=True, timeout=30, check=True).stdout
+    assert {"fact": "address", "address": "10.0.1.1/24", "link": "a0"} in map(json.loads, lines.splitlines())
+
+
+@pytest.mark.root
+def test_program_prints_changes_until_it_is_stopped(real: RealWorld) -> None:
+    program = [sys.executable, "-m", "xenflow_client.main", "--print", "--follow"]
+    with subprocess.Popen(["ip", "netns", "exec", real.near, *program], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert any("route fd00:2::/64" in line for line in running.stdout)
+        real.ip("route add 10.9.0.0/16 via 10.0.1.2")
+        assert any(line == "+ route 10.9.0.0/16 via 10.0.1.2 dev a0\n" for line in running.stdout)
+        running.terminate()
+        assert running.wait(10) == 0
 
 
 @pytest.mark.root
