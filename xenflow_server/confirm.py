@@ -1,13 +1,15 @@
 """Adapter: asks ovs-vswitchd to say when packets follow the flows that are installed now.
 
-A barrier reply says that the tables have changed; the datapath's cache follows when the revalidators have run, up to
-100 ms later. ``ovs-appctl revalidator/wait`` returns then. It is one JSON-RPC call over a local socket, which needs no
-library. Requests that arrive during a wait share the next one.
+A barrier reply says that the tables have changed; the datapath's cache follows when the revalidators have run.
+``ovs-appctl revalidator/wait`` returns when a round of theirs has ended: one that may have begun before the change, so
+two rounds are waited for, and `nudge` makes them begin at once. It is a JSON-RPC call over a local socket, which needs
+no library. Requests that arrive during a wait share the next one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +17,14 @@ from pathlib import Path
 import msgspec
 
 from xenflow.errors import DataplaneError
+from xenflow_server.nudge import nudge
 
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
+ROUNDS = 2
+NUDGE_S = 0.01
+"""How long after the question, and how often, the revalidators are made to run: the question must be there first."""
 RETRY_S = 0.5
 
 
@@ -68,10 +74,11 @@ def _decode(received: bytes) -> _Reply | None:
 
 
 class Confirmer:
-    """Answers tokens in `confirmed` once a whole revalidator/wait has passed since they were asked for."""
+    """Answers tokens in `confirmed` once two rounds of the revalidators have ended since they were asked for."""
 
-    def __init__(self, rundir: Path, confirmed: Callable[[int], None]) -> None:
+    def __init__(self, rundir: Path, bridge: str, confirmed: Callable[[int], None]) -> None:
         self._rundir = rundir
+        self._bridge = bridge
         self._confirmed = confirmed
         self._tokens: dict[int, None] = {}
         self._asked = asyncio.Event()
@@ -93,7 +100,8 @@ class Confirmer:
             self._asked.clear()
             asked, tokens = self._tokens, list(self._tokens)
             try:
-                await appctl(self._rundir, "revalidator/wait")
+                for _ in range(ROUNDS):
+                    await self._round()
             except DataplaneError as error:
                 if not self._failing:
                     log.warning("confirm to=failing: %s", error)
@@ -106,3 +114,18 @@ class Confirmer:
                 for token in tokens:
                     del asked[token]
                     self._confirmed(token)
+
+    async def _round(self) -> None:
+        """Return when a round has ended. Raises DataplaneError."""
+        nudging = asyncio.create_task(self._keep_nudging())
+        try:
+            await appctl(self._rundir, "revalidator/wait")
+        finally:
+            nudging.cancel()
+            await asyncio.gather(nudging, return_exceptions=True)
+
+    async def _keep_nudging(self) -> None:
+        while True:
+            await asyncio.sleep(NUDGE_S)
+            with contextlib.suppress(OSError):  # then it takes as long as it takes
+                await nudge(self._rundir, self._bridge)

@@ -82,7 +82,7 @@ async def run(settings: Settings, defined: definitions.Definitions, credentials:
 
     scope = NodeScope(defined, settings.limits.max_routes)
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
-    server = Server(settings.node, scope, database, connect_app, settings.ovs.rundir)
+    server = Server(settings.node, scope, database, connect_app, settings.ovs)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from xenflow.wire import Ack, Confirm, Confirmed, Message, Problem
 from xenflow_server.clients import Clients
@@ -19,6 +18,7 @@ from xenflow_server.confirm import Confirmer
 from xenflow_server.definitions import Definitions
 from xenflow_server.inventory import Inventory
 from xenflow_server.node import NodeScope
+from xenflow_server.settings import OvsTable
 from xenflow_server.uplink import Stream, Uplink
 from xenflow_server.view import BridgeView, Database
 
@@ -36,14 +36,14 @@ class Server:
         scope: NodeScope,
         database: Database,
         connect: Callable[[], Awaitable[Stream]],
-        rundir: Path,
+        ovs: OvsTable,
     ) -> None:
         self.uplink = Uplink(self._connect, self._from_app)
         self.clients = Clients(node, self.uplink)
         self._connect_app = connect
         self._scope = scope
         self._database = database
-        self._confirmer = Confirmer(rundir, lambda token: self.uplink.say(Confirmed(token)))
+        self._confirmer = Confirmer(ovs.rundir, ovs.bridge, lambda token: self.uplink.say(Confirmed(token)))
 
     async def run(self) -> None:
         """Observe and report, for ever."""

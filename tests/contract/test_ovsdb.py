@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from tests.fakes.ovsdb import FakeDatabase
 from tests.private_ovsdb import BRIDGE, RealWorld
-from xenflow_server.confirm import appctl
+from xenflow_server.confirm import Confirmer, appctl
 from xenflow_server.view import BFD_MARK, BridgeView, Database, PortView
 
 MAC = "02:00:00:00:00:01"
@@ -193,3 +195,33 @@ def test_the_daemon_confirms_that_its_revalidators_have_run(tmp_path: Path) -> N
         assert "revalidator/wait" in asyncio.run(appctl(tmp_path, "list-commands"))
     finally:
         world.close()
+
+
+@pytest.mark.ovs
+@pytest.mark.root
+def test_a_nudge_makes_the_revalidators_run_and_leaves_nothing(tmp_path: Path) -> None:
+    world = RealWorld(tmp_path)
+    try:
+        asyncio.run(_confirm_often(tmp_path))
+        deadline = time.monotonic() + 10
+        while "0x58460c" in _flows(tmp_path):
+            assert time.monotonic() < deadline
+    finally:
+        world.close()
+
+
+async def _confirm_often(rundir: Path) -> None:
+    confirmed: asyncio.Queue[int] = asyncio.Queue()
+    confirmer = Confirmer(rundir, BRIDGE, confirmed.put_nowait)
+    async with asyncio.timeout(5):
+        task = asyncio.create_task(confirmer.run())
+        for token in range(5):
+            confirmer.ask(token)
+            assert await confirmed.get() == token
+        assert "0x58460c" in _flows(rundir)
+        task.cancel()
+
+
+def _flows(rundir: Path) -> str:
+    argv = ["ovs-ofctl", "dump-flows", f"unix:{rundir}/{BRIDGE}.mgmt"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout

@@ -30,6 +30,12 @@ class FakeDaemon:
         async with asyncio.timeout(5):
             return await self.asked.get()
 
+    async def let_pass(self, first: asyncio.Future[None] | None = None) -> None:
+        """Let all rounds of one confirmation end; `first` is the round that is asked for already."""
+        (first or await self.wait_asked()).set_result(None)
+        for _ in range(confirm.ROUNDS - 1):
+            (await self.wait_asked()).set_result(None)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = json.loads(await reader.read(4096))
         answer: dict[str, object] = {"id": request["id"], "result": None, "error": f"no {request['method']}\n"}
@@ -51,7 +57,7 @@ def tell(story: Callable[[FakeDaemon, Confirmer, asyncio.Queue[int]], Awaitable[
     async def run(directory: Path) -> None:
         daemon = FakeDaemon(directory)
         confirmed: asyncio.Queue[int] = asyncio.Queue()
-        confirmer = Confirmer(directory, confirmed.put_nowait)
+        confirmer = Confirmer(directory, "br", confirmed.put_nowait)
         task = asyncio.create_task(confirmer.run())
         try:
             async with asyncio.timeout(10):
@@ -73,11 +79,11 @@ def test_requests_during_a_wait_share_the_next() -> None:
         confirmer.ask(2)
         confirmer.ask(3)
         assert confirmed.empty()
-        first.set_result(None)
+        await daemon.let_pass(first)
         assert await confirmed.get() == 1
         second = await daemon.wait_asked()
         assert confirmed.empty()
-        second.set_result(None)
+        await daemon.let_pass(second)
         assert [await confirmed.get(), await confirmed.get()] == [2, 3]
 
     tell(story)
@@ -91,7 +97,7 @@ def test_a_daemon_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
             await appctl(daemon.directory, "revalidator/wait")
         confirmer.ask(1)
         await daemon.start()
-        (await daemon.wait_asked()).set_result(None)
+        await daemon.let_pass()
         assert await confirmed.get() == 1
         with pytest.raises(DataplaneError, match="refused nonsense: no nonsense"):
             await appctl(daemon.directory, "nonsense")
@@ -106,10 +112,10 @@ def test_a_token_of_an_earlier_connection_is_not_confirmed() -> None:
         first = await daemon.wait_asked()
         confirmer.forget()
         confirmer.ask(1)
-        first.set_result(None)
+        await daemon.let_pass(first)
         second = await daemon.wait_asked()
         assert confirmed.empty()
-        second.set_result(None)
+        await daemon.let_pass(second)
         assert await confirmed.get() == 1
 
     tell(story)

@@ -32,6 +32,7 @@ from xenflow.wire import NODE_SCOPE, Ack, Begin, Close, End, Hello, Message, Pro
 from xenflow_server.definitions import Definitions, PortDefinition
 from xenflow_server.node import NodeScope
 from xenflow_server.server import Server
+from xenflow_server.settings import OvsTable
 from xenflow_server.uplink import Stream
 
 NODE, APP = Identity(Role.NODE, "n1"), Identity(Role.CONTROLLER, "app")
@@ -95,7 +96,7 @@ class World:
         self.app_reachable = True
         self.connects = 0
         scope = NodeScope(DEFINED, default_max_routes=0)
-        self.server = Server("n1", scope, self.database, self.connect_app, Path("/nowhere"))
+        self.server = Server("n1", scope, self.database, self.connect_app, OvsTable(rundir=Path("/nowhere")))
         self.tasks: list[asyncio.Task[None]] = []
 
     async def connect_app(self) -> Stream:
