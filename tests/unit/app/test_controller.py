@@ -340,7 +340,7 @@ def test_a_cap_sheds_the_shortest_and_takes_them_back() -> None:
     routes = [p for p in prefixes if pipeline.route_key(number, pack_prefix(p)) in server.switch.flows]
     assert routes == prefixes[2:]
     assert server.acks[-1].shed == 2
-    assert list(pipeline.wildcard(number, reactive=False))[0] in server.switch.flows
+    assert next(iter(pipeline.wildcard(number, reactive=False))) in server.switch.flows
     router.drop(Route.KIND, pack_prefix("10.1.1.0/24"))
     world.settle()
     routes = [p for p in prefixes if pipeline.route_key(number, pack_prefix(p)) in server.switch.flows]
