@@ -215,6 +215,18 @@ def test_replace_and_end_withdraw_the_shortest_prefix_first() -> None:
     assert inbox.receive(End("r1", 1)).withdrawals == shortest_first
 
 
+def test_routes_come_longest_first() -> None:
+    wanted = [Route(pack_prefix(f"10.0.0.0/{length}"), RouteKind.BLACKHOLE) for length in (8, 24, 16, 32)]
+    outbox, inbox = connected(*wanted)
+    outbox.restart()
+    taken = [m.upserts[0] for m in drain(outbox, inbox, 1) if isinstance(m, Update)]
+    outbox.replace([])
+    drain(outbox, inbox)
+    outbox.replace(wanted)
+    taken += [m.upserts[0] for m in drain(outbox, inbox, 1) if isinstance(m, Update)]
+    assert [fact.prefix[-1] for fact in taken if isinstance(fact, Route)] == [32, 24, 16, 8] * 2
+
+
 def test_a_snapshot_comes_in_chunks_links_first() -> None:
     outbox = Outbox("r1")
     for number in range(CHUNK_FACTS + 10):
