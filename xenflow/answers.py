@@ -196,8 +196,10 @@ class Visit(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a packet, or one copy of it, ends. `kind`: delivered, slow, copied, left, dropped, controller or unknown.
+    """How a packet, or one copy of it, ends.
 
+    `kind`: delivered; slow (a VM forwards it); answered (a VM tells the sender why not); copied (flooded); left (by an
+    access port); dropped; controller (reactive: it decides); unknown.
     `condition` says when this happens, if it depends on something (an ECMP hash).
     """
 
@@ -209,7 +211,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """Why a packet is forwarded or not. `forwarded` tells whether it reaches something other than a drop."""
+    """Why a packet is forwarded or not. `forwarded` tells whether it gets on."""
 
     packet: str
     notes: list[str]

@@ -45,7 +45,10 @@ class HopReader:
 
     def without_route(self) -> str:
         """Return what happens to packets that no route covers."""
-        return "the wildcard flow hands such packets to its VM, which answers that there is none"
+        kept = self._router.reported_shed
+        if kept:
+            return f"such packets go to its VM, which may have one (client or server keep {kept} routes back)"
+        return "such packets go to its VM, which answers that there is none"
 
     def _state(self, key: bytes) -> str:
         flows = self._router.flows

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import enum
+
 from xenflow.answers import Step
-from xenflow.model import MachineKind, PortKind, address_text, mac_text, prefix_text
+from xenflow.model import MachineKind, PortKind, Route, address_text, mac_text, prefix_text
 from xenflow_app import pipeline
 from xenflow_app.frame import Frame
 from xenflow_app.openflow import fields, nxm, text
@@ -11,8 +13,28 @@ from xenflow_app.pipeline import Table
 from xenflow_app.queries.flows import state_of
 from xenflow_app.queries.names import Names, table_name
 from xenflow_app.queries.words import onward, prefix, purpose
+from xenflow_app.router import Router
 from xenflow_app.rules import CheckLarger, Rule
 from xenflow_app.walk import Hit, Walk
+
+
+class Kind(enum.StrEnum):
+    """How a packet, or a copy of it, ends."""
+
+    DELIVERED = "delivered"
+    """To the one that it is for."""
+    SLOW = "slow"
+    """To a router's VM, which forwards it, or finds out how to."""
+    ANSWERED = "answered"
+    """To a router's VM, which tells the sender that it cannot be forwarded."""
+    COPIED = "copied"
+    """A copy, because of flooding."""
+    LEFT = "left"
+    """Out of an access port."""
+    DROPPED = "dropped"
+    CONTROLLER = "controller"
+    """A first packet, for which the controller decides (reactive)."""
+    UNKNOWN = "unknown"
 
 
 def steps(names: Names, walk: Walk) -> list[Step]:
@@ -62,18 +84,18 @@ def rib_words(names: Names, frame: Frame, rule: Rule) -> str:
 # -- to the VM -------------------------------------------------------------------------------------------------------
 
 
-def to_machine(names: Names, walk: Walk, place: int) -> tuple[bool, str]:
-    """Return whether the hit at `place`, in MACHINE, delivers a packet to the router itself; and why it came there."""
+def to_machine(names: Names, walk: Walk, place: int) -> tuple[Kind, str]:
+    """Return what it means that the hit at `place` is in MACHINE, and why the packet came there."""
     hit = walk.hits[place - 1]
     frame, rule = hit.frame, hit.rule
     router = names.router_name(frame.get(fields.REG2))
     target = address_text(frame.destination)
     if rule is None:
-        return False, "no flow took the packet"
+        return Kind.SLOW, "no flow took the packet"
     if hit.table == Table.LOCAL:
         if rule.priority == 250:
-            return True, f"{target} is {router} itself"
-        return _is_local(frame), _special(frame, rule)
+            return Kind.DELIVERED, f"{target} is {router} itself"
+        return _local(frame, rule), _special(frame, rule)
     reasons = {
         Table.ONLINK: f"{router} does not know the MAC address of {target} yet: its kernel asks for it",
         Table.NEIGHBOR: f"{router} does not know the MAC address of {_hop(names, frame)} yet: its kernel asks for it",
@@ -82,20 +104,21 @@ def to_machine(names: Names, walk: Walk, place: int) -> tuple[bool, str]:
         Table.REWRITE: f"{frame.payload_bytes} bytes are more than the MTU of the interface to {_hop(names, frame)}",
     }
     if hit.table in reasons:
-        return False, reasons[Table(hit.table)]
-    return False, _no_way(names, frame, rule)
+        return Kind.SLOW, reasons[Table(hit.table)]
+    return _no_way(names, frame, rule)
 
 
 def _hop(names: Names, frame: Frame) -> str:
     return names.hop(frame.get(fields.REG2), frame.get(fields.REG3))
 
 
-def _is_local(frame: Frame) -> bool:
-    """Tell whether such a packet ends at the router anyway: link-local destination, multicast, not IP."""
-    if not frame.is_ip:
-        return True
+def _local(frame: Frame, rule: Rule) -> Kind:
+    """Return what becomes of a packet that routers do not just forward."""
+    if rule.number(fields.IP_TTL) is not None:
+        return Kind.ANSWERED
     packed = frame.destination
-    return packed[0] == 0xFE or packed[0] == 0xFF if len(packed) == 16 else packed[0] >> 4 == 14
+    link_local = packed[:1] in (b"\xfe", b"\xff") if len(packed) == 16 else packed[0] >> 4 == 14 if packed else True
+    return Kind.DELIVERED if link_local or not frame.is_ip else Kind.SLOW
 
 
 def _special(frame: Frame, rule: Rule) -> str:
@@ -112,24 +135,32 @@ def _special(frame: Frame, rule: Rule) -> str:
     return "it is not IP"
 
 
-def _no_way(names: Names, frame: Frame, rule: Rule) -> str:
+def _no_way(names: Names, frame: Frame, rule: Rule) -> tuple[Kind, str]:
     """Return why the FIB (or EXACT) leaves a packet to the VM."""
     router = names.router(frame.get(fields.REG2))
     target = address_text(frame.destination)
     if router is None or not router.planned:
-        return f"the routes of {names.router_name(frame.get(fields.REG2))} are not known yet"
+        return Kind.SLOW, f"the routes of {names.router_name(frame.get(fields.REG2))} are not known yet"
     route = router.rib.lookup(frame.destination)
+    if route is None and router.reported_shed:
+        kept = f"client or server keep {router.reported_shed} routes back"
+        return Kind.SLOW, f"no route to {target} is known here, but {kept}: its kernel knows them all"
     if route is None:
-        return f"{router.name} has no route to {target}: its kernel answers so"
-    text_ = prefix_text(route.prefix)
+        return Kind.ANSWERED, f"{router.name} has no route to {target}: its kernel answers so"
+    return Kind.SLOW, _no_flow(router, route, rule)
+
+
+def _no_flow(router: Router, route: Route, rule: Rule) -> str:
+    """Return why a route that is known does not forward in the switch."""
+    said = prefix_text(route.prefix)
     key = pipeline.route_key(router.number, route.prefix)
     if rule.table == Table.FIB and rule.key == key:
         if route.hops:
-            return f"the route {text_} leaves by an interface that is in none of the networks"
-        return f"the route {text_} is none that a switch can follow (unreachable, prohibit, or otherwise the kernel's)"
+            return f"the route {said} leaves by an interface that is in none of the networks"
+        return f"the route {said} is none that a switch can follow (unreachable, prohibit, or otherwise the kernel's)"
     if key in router.flows.desired:
-        return f"the flow of the route {text_} is {state_of(router.flows, key)}"
-    return f"the route {text_} has no flow: max_flows = {router.machine.max_flows} is reached"
+        return f"the flow of the route {said} is {state_of(router.flows, key)}"
+    return f"the route {said} has no flow: max_flows = {router.machine.max_flows} is reached"
 
 
 # -- dropped -----------------------------------------------------------------------------------------------------------

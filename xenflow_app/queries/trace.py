@@ -20,6 +20,7 @@ from xenflow_app.pipeline import Table
 from xenflow_app.queries import reasons
 from xenflow_app.queries.names import Names
 from xenflow_app.queries.origin import NotSentError, Starter
+from xenflow_app.queries.reasons import Kind
 from xenflow_app.topology import End
 from xenflow_app.walk import Sent, Tables, Walk, explore
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 MOST_VISITS = 64
 MOST_DEPTH = 32
 """Nodes in a row; more than that is a loop."""
-_ARRIVES = {"delivered", "slow", "left"}
+_ARRIVES = {Kind.DELIVERED, Kind.SLOW, Kind.LEFT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,13 @@ def trace(controller: Controller, arguments: Mapping[str, str]) -> Trace:
     try:
         origin = starter.origin()
     except NotSentError as error:
-        outcome = Outcome(-1, "dropped", arguments.get("from", ""), f"not sent: {error}")
+        outcome = Outcome(-1, Kind.DROPPED, arguments.get("from", ""), f"not sent: {error}")
         packet = f"{arguments.get('src') or arguments.get('from', '')} > {arguments.get('to', '')}"
         return Trace(packet, starter.notes, [], [outcome], forwarded=False)
     tracer = _Tracer(controller)
     tracer.run(_Arrival(origin.node.name, origin.port.number, origin.frame))
     forwarded = any(item.kind in _ARRIVES for item in tracer.outcomes) or (
-        origin.frame.is_group and any(item.kind == "copied" for item in tracer.outcomes)
+        origin.frame.is_group and any(item.kind == Kind.COPIED for item in tracer.outcomes)
     )
     return Trace(str(origin.frame), origin.notes, tracer.visits, tracer.outcomes, forwarded)
 
@@ -107,7 +108,7 @@ class _Tracer:
         )
         self.visits.append(visit)
         if not walk.outputs:
-            kind = "controller" if walk.reported else "dropped"
+            kind = Kind.CONTROLLER if walk.reported else Kind.DROPPED
             words = "a first packet: the controller decides" if walk.reported else reasons.dropped(names, walk)
             self.outcomes.append(Outcome(visit.number, kind, arrival.node, words, condition))
         found = [self._output(names, visit, arrival.depth, walk, sent) for sent in walk.outputs]
@@ -119,42 +120,43 @@ class _Tracer:
         where = f"{visit.node}:{names.port_name(sent.port)}"
         queue = f", queue {sent.queue}" if sent.queue is not None else ""
         if port is None:
-            kind, words = "unknown", f"out of port {sent.port}, of which nothing is known"
+            kind, words = Kind.UNKNOWN, f"out of port {sent.port}, of which nothing is known"
         elif not names.node.is_up(port):
-            kind, words = "dropped", f"{names.port_words(sent.port)} is down"
+            kind, words = Kind.DROPPED, f"{names.port_words(sent.port)} is down"
         elif port.kind is PortKind.TRUNK:
             edge = self._edges.get(End(visit.node, sent.port))
             if edge is not None and depth < MOST_DEPTH:
                 far = edge.beyond(visit.node)
                 return _Arrival(far.node, far.port, sent.frame, visit.number, depth + 1, visit.condition)
-            kind, words = "unknown", "its other end is not known" if edge is None else "a loop: no end in sight"
+            kind, words = Kind.UNKNOWN, "its other end is not known" if edge is None else "a loop: no end in sight"
         elif port.kind is PortKind.ACCESS:
             tag = "without a tag" if sent.frame.vid is None else f"with tag {sent.frame.vid}"
-            kind, words = "left", f"leaves by the access port {port.name} {tag}"
+            kind, words = Kind.LEFT, f"leaves by the access port {port.name} {tag}"
         else:
             kind, words = self._vif(names, port, walk, sent)
         self.outcomes.append(Outcome(visit.number, kind, where, words + queue, visit.condition))
         return None
 
-    def _vif(self, names: Names, port: Port, walk: Walk, sent: Sent) -> tuple[str, str]:
+    def _vif(self, names: Names, port: Port, walk: Walk, sent: Sent) -> tuple[Kind, str]:
         """Return kind and words of what a VM gets."""
         machine, interface = names.node.machine(port.machine), names.interface(port)
         if machine is None or interface is None:
-            return "unknown", f"out of {port.name}, behind which nobody is known"
+            return Kind.UNKNOWN, f"out of {port.name}, behind which nobody is known"
         if walk.hits[sent.hit].table == Table.MACHINE:
-            own, why = reasons.to_machine(names, walk, sent.hit)
-            if own:
-                return "delivered", f"delivered to {machine.name} itself: {why}"
-            return "slow", f"slow path: handed to the VM of {machine.name} on {interface.network}, because {why}"
+            kind, why = reasons.to_machine(names, walk, sent.hit)
+            if kind is Kind.DELIVERED:
+                return kind, f"delivered to {machine.name} itself: {why}"
+            path = f"handed to the VM of {machine.name} on {interface.network}, because {why}"
+            return kind, f"slow path: {path}" if kind is Kind.SLOW else path
         frame = sent.frame
         if frame.is_group:
-            return "copied", f"a copy for {machine.name} on {interface.network}"
+            return Kind.COPIED, f"a copy for {machine.name} on {interface.network}"
         if frame.packed(fields.ETH_DST) != interface.mac:
-            return "copied", f"a copy for {machine.name}, which is not the one meant (flooded)"
+            return Kind.COPIED, f"a copy for {machine.name}, which is not the one meant (flooded)"
         target = frame.destination
         if machine.kind is MachineKind.HOST and frame.is_ip and target not in interface.addresses:
             return (
-                "delivered",
+                Kind.DELIVERED,
                 f"delivered to {machine.name}, which does not have {address_text(target)} as far as is known",
             )
-        return "delivered", f"delivered to {machine.name} on {interface.network}"
+        return Kind.DELIVERED, f"delivered to {machine.name} on {interface.network}"

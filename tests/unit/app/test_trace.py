@@ -7,7 +7,7 @@ import pytest
 from tests.unit.app.network import World, mac
 from tests.unit.app.test_queries import ask, packed, refusal, route, small
 from xenflow.answers import Outcome, Trace
-from xenflow.model import Hop, Neighbor, RouteKind, mac_text
+from xenflow.model import Hop, Neighbor, RouteKind, ShedRoutes, mac_text
 
 
 def trace(world: World, sender: str, to: str, **arguments: str) -> Trace:
@@ -76,8 +76,6 @@ def test_arp_reaches_everybody_else_in_the_network() -> None:
 @pytest.mark.parametrize(
     ("to", "arguments", "why"),
     [
-        ("10.0.2.10", {"ttl": "1"}, "TTL is 1"),
-        ("10.0.3.10", {}, "no route to 10.0.3.10"),
         ("10.0.2.10", {"size": "1501"}, "1501 bytes are more than the MTU"),
         ("10.0.2.10", {"proto": "igmp"}, "protocol 2 concerns"),
         ("10.0.9.7", {}, "does not know the MAC address of 10.0.9.7"),
@@ -97,6 +95,20 @@ def test_slow_path_and_why(to: str, arguments: dict[str, str], why: str) -> None
     outcome = only(trace(world, "h1", to, **arguments))
     assert (outcome.kind, outcome.where) == ("slow", "a:r1-1")
     assert why in outcome.words
+
+
+def test_what_a_router_refuses_it_says_itself() -> None:
+    world = far()
+    for to, ttl, why in (("10.0.2.10", "1", "its TTL is 1"), ("10.0.3.10", "64", "no route to 10.0.3.10")):
+        answer = trace(world, "h1", to, ttl=ttl)
+        assert not answer.forwarded
+        assert only(answer).kind == "answered"
+        assert why in only(answer).words
+    world.servers["a"].routers["r1"].put(ShedRoutes(7))
+    world.settle()
+    outcome = only(trace(world, "h1", "10.0.3.10"))
+    assert outcome.kind == "slow"
+    assert "keep 7 routes back" in outcome.words
 
 
 def test_to_the_router_itself() -> None:
@@ -150,7 +162,7 @@ def test_from_a_router_and_from_outside() -> None:
     answer = trace(world, "b:x30", "10.77.0.1", src="10.0.1.200", vid="0")
     assert any("02:00:00:00:00:fe" in note for note in answer.notes)
     assert only(answer).where == "b:r2-1"
-    assert only(answer).kind == "slow"
+    assert only(answer).kind == "answered"
     outcome = only(trace(world, "a:t11", "10.0.1.10", src="10.0.1.11", vid="10"))
     assert (outcome.kind, outcome.where) == ("delivered", "a:h1")
     assert only(trace(world, "a:h1", "10.0.1.11")).where == "b:h2"
