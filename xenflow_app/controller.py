@@ -18,8 +18,7 @@ from functools import partial
 
 from xenflow.errors import RemoteProtocolError
 from xenflow.identity import Identity
-from xenflow.model import Bridge, Key, Machine, MachineKind, Network, Port, PortKind
-from xenflow.replica import Change, Inbox
+from xenflow.model import Bridge, Port, PortKind
 from xenflow.wire import (
     NODE_SCOPE,
     VERSION,
@@ -37,14 +36,14 @@ from xenflow.wire import (
     Update,
     Welcome,
 )
-from xenflow_app import pipeline, queries
+from xenflow_app import queries
 from xenflow_app.arrivals import Arrivals
 from xenflow_app.datapath import Datapath
 from xenflow_app.discovery import Discovery
 from xenflow_app.effects import ClosePeer, CloseSwitch, Effect, ToPeer, ToSwitch
 from xenflow_app.fabric import Fabric
-from xenflow_app.flowtable import FABRIC, FlowTable
-from xenflow_app.ids import Ids
+from xenflow_app.facts import Facts
+from xenflow_app.flowtable import FlowTable
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
 from xenflow_app.openflow import actions, encode
@@ -59,7 +58,6 @@ from xenflow_app.openflow.values import (
     PortStatus,
     SwitchMessage,
 )
-from xenflow_app.router import Place, Router
 from xenflow_app.settings import AppSettings, Mode
 from xenflow_app.steps import Steps
 from xenflow_app.topology import End as TrunkEnd
@@ -83,20 +81,24 @@ class Controller:
         self.nodes: dict[str, Node] = {}
         self.flows: dict[str, FlowTable] = {}
         self.fabric = Fabric(self.flows)
-        self.networks = Networks()
         self.discovery = Discovery(os.urandom(32), settings.probe_interval_s)
         self.refused: dict[str, int] = {}
         self.reactive = settings.mode is Mode.REACTIVE
-        self._ids = Ids()
         self._effects: list[Effect] = []
         self._peers: dict[int, Identity] = {}
         self._switches: dict[int, Node] = {}
         self._strays: dict[int, Features] = {}
+        self._facts = Facts(self.nodes, self.fabric, settings.reactive if self.reactive else None, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
         self._arrivals = Arrivals(self.nodes, self.fabric, self.discovery, settings.limits, self._to_switch)
         self._now = 0.0
         self._started: float | None = None
         self._last_new_node = 0.0
+
+    @property
+    def networks(self) -> Networks:
+        """The virtual networks of all nodes."""
+        return self._facts.networks
 
     # -- hosts -------------------------------------------------------------------------------------------------------
 
@@ -173,11 +175,11 @@ class Controller:
         match message:
             case Begin() | Update() | End():
                 if message.scope == NODE_SCOPE:
-                    self._node_facts(node, node.inbox.receive(message))
+                    self._node_facts(node, message)
                 else:
-                    self._router_facts(node, message)
+                    self._facts.of_router(node, message)
             case Close():
-                self._close_scope(node, message.scope)
+                self._facts.close(node, message.scope)
             case Confirmed():
                 self._steps.confirmed(message.token)
             case _:
@@ -281,66 +283,12 @@ class Controller:
             "switch in view node=%s flows=%d due=%s held=%d", node.name, len(node.flows.actual), due, node.flows.held
         )
 
-    # -- facts of a node ---------------------------------------------------------------------------------------------
-
-    def _node_facts(self, node: Node, change: Change) -> None:
-        changed: list[Key] = [(fact.KIND, fact.key) for fact in change.upserts] + change.withdrawals
-        kinds = {kind for kind, _ in changed}
+    def _node_facts(self, node: Node, message: Begin | Update | End) -> None:
+        kinds = self._facts.of_node(node, message)
         if Bridge.KIND in kinds:
             self._check_bridge(node)
-        if Network.KIND in kinds:
-            for text in self.networks.declare(node.name, node.networks):
-                self._problem(node, NODE_SCOPE, text)
-        for kind, key in changed:
-            if kind == Machine.KIND:
-                self._machine(node, key.decode())
-        if change.in_sync and not node.known:
-            node.known = True
-            log.info("node in sync node=%s ports=%d machines=%d", node.name, len(node.ports), len(node.machines))
-            node.flows.want_group((FABRIC, "static"), pipeline.static(reactive=self.reactive))
-        if self.networks.take_changed():
-            self._plan_all_ports()
-        else:
-            self._plan_ports(node, node.changed_ports(changed))
         if Port.KIND in kinds:
             self._watch_trunks(node)
-        if change.in_sync and self.fabric.settled:
-            self._release(node)
-
-    def _machine(self, node: Node, name: str) -> None:
-        """A machine's definition is new, changed or gone."""
-        machine = node.machine(name)
-        router = node.routers.get(name)
-        if machine is not None and machine.kind is MachineKind.ROUTER:
-            place = self._place(node, machine)
-            if router is not None and router.machine == machine and router.vids == place.vids:
-                return
-            was_planned = router is not None and router.planned
-            if router is not None:
-                router.unplan()
-            reactive = self.settings.reactive if self.reactive else None
-            router = Router(self._ids.of(name.encode()), machine, place, reactive)
-            node.routers[name] = router
-            inbox = node.router_inboxes.get(name)
-            if inbox is not None:
-                router.load(inbox.facts.values())
-                if inbox.in_sync or was_planned:
-                    router.plan()
-        elif router is not None:
-            self._remove_router(node, router)
-
-    def _place(self, node: Node, machine: Machine) -> Place:
-        vids = self.networks.agreed(node.name)
-        return Place(
-            node.flows, {item.number: vids[item.network] for item in machine.interfaces if item.network in vids}
-        )
-
-    def _remove_router(self, node: Node, router: Router) -> None:
-        router.unplan()
-        del node.routers[router.name]
-        node.router_inboxes.pop(router.name, None)
-        node.flows.release(router.number)
-        log.info("router gone router=%s node=%s", router.name, node.name)
 
     def _check_bridge(self, node: Node) -> None:
         bridge = node.bridge
@@ -353,46 +301,6 @@ class Controller:
             if features.dpid == bridge.dpid:
                 del self._strays[switch]
                 self._bind(node, switch, features)
-
-    def _plan_ports(self, node: Node, names: set[str]) -> None:
-        for name in sorted(names):
-            node.plan_port(name, self.networks.agreed(node.name), self.networks.vids(), self.fabric)
-
-    def _plan_all_ports(self) -> None:
-        for node in self.nodes.values():
-            for machine in node.machines:
-                self._machine(node, machine.name)
-            self._plan_ports(node, {port.name for port in node.ports})
-
-    # -- facts of a router -------------------------------------------------------------------------------------------
-
-    def _router_facts(self, node: Node, message: Begin | Update | End) -> None:
-        name = message.scope
-        machine = node.machine(name)
-        if node.known and (machine is None or machine.kind is not MachineKind.ROUTER):
-            self._problem(node, name, f"no router {name!r} runs on node {node.name}")
-            return
-        inbox = node.router_inboxes.setdefault(name, Inbox(name))
-        change = inbox.receive(message)
-        router = node.routers.get(name)
-        if router is not None:
-            was_planned = router.planned
-            if router.apply(change):
-                ports = {port.name for port in node.ports if port.machine == name}
-                self._plan_ports(node, ports)
-            if router.planned and not was_planned:
-                node.flows.release(router.number)
-                log.info("router in sync router=%s node=%s routes=%d", name, node.name, len(router.rib))
-        if not isinstance(message, Begin):
-            node.acks[name] = message.seq
-
-    def _close_scope(self, node: Node, name: str) -> None:
-        node.router_inboxes.pop(name, None)
-        router = node.routers.get(name)
-        if router is not None:
-            self._remove_router(node, router)
-            self._machine(node, name)
-            self._plan_ports(node, {port.name for port in node.ports if port.machine == name})
 
     # -- links -------------------------------------------------------------------------------------------------------
 
@@ -425,7 +333,7 @@ class Controller:
         self._steps.advance(self._now)
         if settles:
             for node in self.nodes.values():
-                self._release(node)
+                self._facts.release(node)
         for node in self.nodes.values():
             if node.acks and node.flows.ready:
                 acks, node.acks = node.acks, {}
@@ -447,12 +355,6 @@ class Controller:
         self.fabric.settle()
         for node in self.nodes.values():
             self._arrivals.adopt_learned(node)
-
-    def _release(self, node: Node) -> None:
-        """The node's facts are complete: what is installed for nobody may go."""
-        for owner in node.flows.held_owners():
-            if node.in_sync(owner, settled=self.fabric.settled):
-                node.flows.release(owner)
 
     def _acknowledge(self, node: Node, acks: dict[str, int]) -> None:
         if node.peer is None:

@@ -127,7 +127,8 @@ class Node:
         flows = pipeline.admit_vif(port.number, vid, interface.mac, claims, owner, router=router is not None)
         if router is not None:
             flows |= pipeline.to_machine(router.number, interface.number, port.number)
-            flows |= pipeline.to_router(vid, interface.mac, router.number, interface.number)
+            if router.routes_at(interface.number):
+                flows |= pipeline.to_router(vid, interface.mac, router.number, interface.number)
         return flows
 
     def _tell(self, name: str, behind: Behind, fabric: Fabric) -> None:

@@ -107,6 +107,14 @@ class Router:
             return interface.addresses
         return tuple(sorted({item.address[:-1] for item in self.addresses.values() if item.link == interface.number}))
 
+    def routes_at(self, number: int) -> bool:
+        """Tell whether the switch routes what comes in there; else it goes to the VM like to any machine.
+
+        Not before the tables are known, and not while the VM has the interface down.
+        """
+        link = self.links.get(number)
+        return self.planned and link is not None and link.up
+
     def hop_id(self, link: int, address: bytes) -> int:
         """Return the id of a next hop; 0 for one that the switch cannot reach."""
         if link not in self._place.vids or not address:
@@ -131,8 +139,8 @@ class Router:
             self._store(fact)
 
     def apply(self, change: Change) -> bool:
-        """Take in what changed, and plan it; True when what the vifs may claim could have changed."""
-        claims = False
+        """Take in what changed, and plan it; True when it concerns what the vifs may claim or whether they route."""
+        vifs = False
         planned = self.planned
         for fact in change.upserts:
             before = self.rib.get(fact.prefix) if type(fact) is Route else None
@@ -144,15 +152,15 @@ class Router:
                 if planned:
                     self._plan_neighbor(fact.key)
             else:
-                claims |= type(fact) is Address
+                vifs |= type(fact) in (Address, Link)
                 self._plan_other(fact.KIND, fact.key)
         for kind, key in change.withdrawals:
-            claims |= kind == Address.KIND
+            vifs |= kind in (Address.KIND, Link.KIND)
             self._withdraw(kind, key)
         if change.in_sync and not self.planned:
             self.plan()
-            claims = True
-        return claims
+            vifs = True
+        return vifs
 
     def _store(self, fact: Fact) -> None:
         if type(fact) is Route:
