@@ -19,6 +19,7 @@ from rich.status import Status
 from xenflow.cli import output
 from xenflow.errors import ConfigError
 from xenflow_lab import teardown
+from xenflow_lab.command import environment
 from xenflow_lab.lab import Lab, Overrides, Say, only_lab
 from xenflow_lab.paths import lab_names
 from xenflow_lab.status import LabState, observe
@@ -78,7 +79,7 @@ def execute(name: str, who: str, command: tuple[str, ...]) -> None:
     words = command[1:] if command[0] == "--" else command
     argv = Lab.attach(name or only_lab()).enter_argv(who, words, os.getcwd())
     sys.stdout.flush()
-    os.execvp(argv[0], argv)
+    os.execvpe(argv[0], argv, environment())
 
 
 @lab.command()

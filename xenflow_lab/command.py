@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from xenflow.errors import XenflowError
@@ -16,18 +17,21 @@ class LabError(XenflowError):
     """The lab cannot be built or used; the message names the cause and, where there is one, the way out."""
 
 
-def run(
-    argv: Sequence[str | Path], *, stdin: str = "", timeout_s: float = 60, env: Mapping[str, str] | None = None
-) -> str:
+def environment() -> dict[str, str]:
+    """Return this process's environment, with the directories of system programs in PATH (su leaves them out)."""
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin"}
+
+
+def run(argv: Sequence[str | Path], *, stdin: str = "", timeout_s: float = 60) -> str:
     """Run a command and return its standard output. Raises LabError with its standard error if it fails."""
-    return finish(start(argv, env=env), argv, stdin, timeout_s)
+    return finish(start(argv), argv, stdin, timeout_s)
 
 
-def start(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(argv: Sequence[str | Path]) -> subprocess.Popen[str]:
     """Start a command whose end `finish` waits for. Raises LabError if there is no such program."""
     try:
         return subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
         )
     except OSError as error:
         raise LabError(f"{argv[0]}: {error.strerror}") from error

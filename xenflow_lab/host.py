@@ -18,6 +18,7 @@ from typing import IO, Final
 import msgspec
 
 from xenflow.errors import ConfigError
+from xenflow_lab.command import environment
 from xenflow_lab.openvswitch import SCHEMA
 from xenflow_lab.paths import ROOT, lab_names
 from xenflow_lab.topology import Controller, Routing, Topology
@@ -78,7 +79,7 @@ def problems(topology: Topology) -> list[str]:
 
 
 def _which(tool: str) -> str | None:
-    return shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin:/usr/bin:/bin")
+    return shutil.which(tool, path=environment()["PATH"])
 
 
 def _missing(tool: str, package: str) -> str:
@@ -99,7 +100,9 @@ def _pox_problems() -> list[str]:
 
 
 def _namespace_problems() -> list[str]:
-    tried = subprocess.run(["unshare", "--net", "--mount", "--uts", "true"], capture_output=True, text=True)
+    tried = subprocess.run(
+        ["unshare", "--net", "--mount", "--uts", "true"], capture_output=True, text=True, env=environment()
+    )
     if tried.returncode:
         return [
             f"namespaces are not allowed here ({tried.stderr.strip()}):"

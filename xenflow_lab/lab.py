@@ -25,7 +25,7 @@ from xenflow.errors import ConfigError
 from xenflow_lab import build, checks, host, openvswitch, operator, programs, spaces, teardown, toml
 from xenflow_lab import record as records
 from xenflow_lab import topology as topologies
-from xenflow_lab.command import LabError, run, wait_until
+from xenflow_lab.command import LabError, environment, run, wait_until
 from xenflow_lab.paths import Paths, lab_names, lab_namespaces
 from xenflow_lab.plan import BRIDGE, CONTROLLER, Kind, Plan, plan
 from xenflow_lab.processes import Command, Process, Record, Started, is_alive
@@ -209,6 +209,7 @@ class Lab:
             timeout=timeout_s,
             check=check,
             input=stdin,
+            env=environment(),
         )
 
     def popen(
@@ -223,7 +224,7 @@ class Lab:
     ) -> subprocess.Popen[str]:
         """Start a command on a machine; its pid is that of the command itself. The caller ends it, or `down` does."""
         argv = self.enter_argv(who, argv, os.getcwd())
-        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env, text=True)
+        return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr, env=env or environment(), text=True)
 
     def wait_until(self, condition: Callable[[], bool], timeout_s: float = 30.0, what: str = "the condition") -> None:
         """Return once `condition` is true. Raises LabError, naming `what`, after `timeout_s`."""
@@ -235,11 +236,15 @@ class Lab:
 
     def awaited(self) -> list[str]:
         """Return what keeps the lab from having settled; empty if every flow of every router is installed."""
+        ended = [f"{process.command.role} on {process.command.who} does not run" for process in self._ended()]
         nodes, routers = len(self.plan.of_kind(Kind.NODE)), len(self.plan.of_kind(Kind.ROUTER))
         try:
-            return operator.missing(self.app_status(), nodes, routers)
+            return ended + operator.missing(self.app_status(), nodes, routers)
         except LabError as error:
-            return [str(error)]
+            return [*ended, str(error)]
+
+    def _ended(self) -> list[Process]:
+        return [process for process in self.processes.values() if not process.alive]
 
     def wait_settled(self, timeout_s: float = 60.0) -> None:
         """Return once the app has everything that it knows installed. Routing daemons may still learn more.

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from xenflow_lab.command import LabError, wait_until
+from xenflow_lab.command import LabError, environment, wait_until
 from xenflow_lab.spaces import enter_argv
 
 STOP_TIMEOUT_S: Final = 10.0
@@ -149,7 +149,6 @@ class Process:
 
 
 def _environment() -> dict[str, str]:
-    keep = ("PATH", "LANG", "LC_ALL", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "COVERAGE_PROCESS_START")
+    keep = ("LANG", "LC_ALL", "HOME", "VIRTUAL_ENV", "PYTHONPATH", "COVERAGE_PROCESS_START")
     kept = {name: os.environ[name] for name in keep if name in os.environ}
-    kept["PATH"] = f"{kept.get('PATH', '/usr/bin:/bin')}:/usr/sbin:/sbin:/usr/lib/frr"
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PATH": environment()["PATH"], "PYTHONUNBUFFERED": "1"}

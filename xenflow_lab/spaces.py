@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from xenflow_lab.command import LabError, run
+from xenflow_lab.command import LabError, environment, run
 from xenflow_lab.paths import ROOT, Paths
 from xenflow_lab.plan import Kind, Machine
 
@@ -111,6 +111,7 @@ def start_holder(paths: Paths, machine: Machine) -> subprocess.Popen[str]:
         text=True,
         start_new_session=True,
         cwd="/",
+        env=environment(),
     )
 
 

@@ -114,6 +114,15 @@ def test_control_link_reaches_node_only(bare: Lab) -> None:
     assert bare.run("r1", ["ping", "-c1", "-W2", "fe80::1%xfctl"]).returncode == 0
 
 
+def test_routers_on_one_node_do_not_meet_on_the_control_link(make_lab: LabFactory) -> None:
+    demo = make_lab(TOPOLOGIES / "demo.toml", "control", with_xenflow=False)
+    address = demo.run("blue-r2", ["ip", "-6", "-o", "address", "show", "dev", "xfctl"]).stdout.split()[3]
+    other = f"{address.partition('/')[0]}%xfctl"
+    assert demo.run("n1", ["ping", "-c1", "-W2", other]).returncode == 0
+    assert demo.run("red-r1", ["ping", "-c1", "-W1", other]).returncode != 0
+    demo.down()
+
+
 def test_guest_keeps_carrier_while_its_port_is_gone(bare: Lab) -> None:
     vif = bare.plan.vifs[0]
     bare.run("n1", ["ip", "link", "set", vif.port, "down"], check=True)
