@@ -87,8 +87,7 @@ def find_app(app: str, ca: Path | None, certificate: Path | None, key: Path | No
     except ValueError as error:
         raise ConfigError([f"--app {app}: {error}"]) from error
     if address.scheme is Scheme.UNIX:
-        user = getpass.getuser()
-        return App(address, None, user if is_name(user) else "operator")
+        return App(address, None, _user())
     if address.scheme is Scheme.TCP:
         raise ConfigError([f"--app {app}: plain TCP is not spoken here: use unix:PATH or ssl:HOST:PORT"])
     given = {"--ca": ca, "--certificate": certificate, "--key": key}
@@ -98,6 +97,15 @@ def find_app(app: str, ca: Path | None, certificate: Path | None, key: Path | No
         raise ConfigError([f"--app {app} needs an operator's credentials: {', '.join(missing)}; {hint}"])
     credentials = Credentials(ca, certificate, key, crl)
     return App(address, credentials, credentials.identity().name)
+
+
+def _user() -> str:
+    """Return the name that the controller logs for who asks over the local socket."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without an entry in the password database
+        return "operator"
+    return user if is_name(user) else "operator"
 
 
 def ask(app: App, what: str, kind: type[T], **arguments: str) -> T:

@@ -74,6 +74,9 @@ def _frames(rule: Rule) -> str:
     kind = rule.number(fields.ICMP6_TYPE)
     name = _FAMILIES[family] if kind is None else _ND.get(kind, f"ICMPv6 type {kind}")
     claimed = prefix(rule, fields.ARP_SPA, fields.IP_SRC, fields.ND_TARGET, fields.IPV6_SRC)
+    option = rule.packed(fields.ND_SLL) or rule.packed(fields.ND_TLL)
+    if claimed and option and not any(option):
+        claimed += " (without their MAC address)"
     protocol = rule.number(fields.IP_PROTO)
     if claimed == "0.0.0.0" and protocol is not None:
         return "DHCP requests"

@@ -1,0 +1,130 @@
+"""The operators' commands against a controller over its local socket: what they print, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from tests.unit.app.network import World, mac
+from tests.unit.app.test_queries import packed, query_raw, route, small
+from xenflow.address import Address, Scheme
+from xenflow.channel import Channel, serve
+from xenflow.cli.main import run
+from xenflow.identity import Identity
+from xenflow.model import Hop, mac_text
+from xenflow.wire import VERSION, Answer, Hello, Query, Role, Welcome
+
+
+class Served:
+    """A network in memory whose controller answers on a socket, in a thread of its own."""
+
+    def __init__(self, world: World, path: Path) -> None:
+        self.world = world
+        self.path = path
+        self._stop = asyncio.Event()
+        self._ready = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        address = Address(Scheme.UNIX, path=str(self.path))
+        listener = await serve(address, None, self._welcome, self._on_channel)
+        self._ready.set()
+        await self._stop.wait()
+        await listener.close()
+
+    def _welcome(self, _hello: Hello, _identity: Identity) -> Welcome:
+        return Welcome(VERSION, Role.CONTROLLER, "controller")
+
+    async def _on_channel(self, channel: Channel) -> None:
+        async for message in channel:
+            asked = cast(Query, message)
+            (answer,) = query_raw(self.world, asked.what, **asked.arguments)
+            await channel.send(Answer(asked.number, answer.body, answer.error))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    served = Served(small(), tmp_path / "s")
+    outbox = served.world.servers["a"].routers["r1"]
+    outbox.put(route("10.1.0.0/16", Hop(1, packed("10.0.1.10")), Hop(2, packed("10.0.9.2"))))
+    served.world.settle()
+    monkeypatch.setenv("XENFLOW_APP", f"unix:{served.path}")
+    served.start()
+    yield served.world
+    served.stop()
+
+
+def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+    assert run(arguments) == code
+    out, err = capsys.readouterr()
+    assert not err if code < 2 else not out
+    return out if code < 2 else err
+
+
+@pytest.mark.usefixtures("world")
+def test_every_command_prints_tables_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, shown in (
+        (("status",), ("a:t11 - b:t12", "lan", "r1", "proactive")),
+        (("routers",), ("eth1", "10.0.1.1/24", mac_text(mac(101)))),
+        (("routers", "r2"), ("r2",)),
+        (("routes", "r1"), ("10.1.0.0/16", "8 buckets", "switch, over 2 next hops", "installed")),
+        (("routes", "r1", "--lookup", "10.0.1.10"), ("r1 has a route to 10.0.1.0/24", "actions=")),
+        (("routes", "r1", "--limit", "2"), ("2 more of 4",)),
+        (("flows", "a", "--table", "fib"), ("r1: 0.0.0.0/0: via 10.0.9.2 on eth2 (core)",)),
+        (("flows", "a", "--raw", "--router", "r1"), ("table=30",)),
+        (("trace", "--from", "h1", "--to", "10.0.1.11"), ("delivered to h2 on lan",)),
+        (("trace", "--from", "h1", "--to", "10.0.1.11", "--flows"), ("actions=output:11",)),
+        (("verify",), ("DIFFERENCES",)),
+    ):
+        text = said(capsys, *words)
+        assert all(part in text for part in shown), text
+        assert json.loads(said(capsys, *words, "--json"))
+
+
+def test_the_exit_code_says_no(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys, "trace", "--from", "h1", "--to", "10.0.1.11", "--src", "10.0.1.99", code=1)
+    assert "10.0.1.99 is not an address of h1" in text
+    world.servers["b"].switch.flows.popitem()
+    assert "missing" in said(capsys, "verify", code=1)
+
+
+@pytest.mark.usefixtures("world")
+def test_what_cannot_be_done_is_one_message(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for words, why in (
+        (("routes", "r9"), "no router 'r9' is known; known: r1, r2"),
+        (("trace", "--from", "h1", "--to", "nowhere"), "nowhere"),
+        (("status", "--app", f"unix:{tmp_path}/none"), "is xenflow-controller running there?"),
+        (("status", "--app", "ssl:127.0.0.1:6654"), "--ca, --certificate, --key"),
+        (("status", "--app", "tcp:127.0.0.1:6654"), "plain TCP"),
+        (("status", "--app", "somewhere"), "use ssl:HOST:PORT"),
+    ):
+        text = said(capsys, *words, code=2)
+        assert why in text
+        assert "Traceback" not in text
+
+
+@pytest.mark.usefixtures("world")
+def test_names_complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, found in (("xenflow routes ", "r1"), ("xenflow flows ", "b"), ("xenflow trace --from ", "h2")):
+        monkeypatch.setenv("_XENFLOW_COMPLETE", "bash_complete")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
+        with pytest.raises(SystemExit):
+            run(["complete"])
+        assert f"plain,{found}" in capsys.readouterr().out
