@@ -74,7 +74,11 @@ class Daemons:
         (etc / "zebra.conf").write_text("")
         (etc / "bgpd.conf").write_text(config)
         for name in ("zebra", "bgpd"):
-            private = f"mount --bind {etc} /etc/frr && mount --bind {rundir} /var/run/frr && exec {FRR / name} "
+            # A /run of its own: /run/frr is not there before the machine's own FRR has run once.
+            private = (
+                "mount -t tmpfs tmpfs /run && mkdir /run/frr && mount --bind {} /etc/frr && mount --bind {} /run/frr"
+            )
+            private = private.format(etc, rundir) + f" && exec {FRR / name} "
             options = f"-A 127.0.0.1 -f {etc / name}.conf -i {rundir / name}.pid --vty_socket {rundir}"
             self._start(namespace, "unshare", "--mount", "sh", "-c", private + options)
 
