@@ -11,7 +11,7 @@ CODE := $(wildcard xenflow xenflow_client xenflow_server xenflow_app qos_control
 ROUNDS := 10
 # Pure ones, and those that need root, fastest first.
 UNIT := $(wildcard tests/unit tests/fuzz tests/scenarios)
-SUITES := $(wildcard tests/contract tests/ovs) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
+SUITES := $(wildcard tests/contract) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
 
 .PHONY: demo test check lint bench figures test-pox clean
 
