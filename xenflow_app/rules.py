@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 from xenflow_app.flowtable import FlowKey, FlowValue
@@ -151,9 +152,9 @@ Action: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rule:
-    """One flow. `matched` holds value and mask of each field, by its header without mask."""
+    """One flow; what is asked of it more than once is decoded once."""
 
     key: FlowKey
     value: FlowValue
@@ -168,12 +169,12 @@ class Rule:
         """The flow's priority."""
         return int.from_bytes(self.key[1:3], "big")
 
-    @property
+    @cached_property
     def matched(self) -> Mapping[int, tuple[int, int]]:
         """Value and mask of each field, by its header without mask."""
         return dict(conditions(self.key))
 
-    @property
+    @cached_property
     def actions(self) -> list[Action]:
         """The flow's actions, in order."""
         return list(actions(self.value))

@@ -30,8 +30,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 DEFAULT_APP: Final = "unix:/run/xenflow/app.sock"
-ANSWER_S: Final = 30.0
-"""How long an answer may take."""
+ANSWER_S: Final = 15.0
+"""How long one answer may take."""
 COMPLETION_S: Final = 1.0
 """How long the shell waits for names to complete."""
 
@@ -149,19 +149,24 @@ async def _pages(talk: Conversation, what: str, kind: type[Page[T]], limit: int,
 class Conversation:
     """Questions over one connection, one after the other."""
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, timeout_s: float) -> None:
         self._channel = channel
+        self._timeout_s = timeout_s
         self._number = 0
 
     async def ask(self, what: str, kind: type[T], arguments: dict[str, str]) -> T:
-        """Return the answer to one question. Raises ConfigError for one that the controller does not answer."""
+        """Return the answer to one question. Raises ConfigError for one that cannot be answered, or TimeoutError."""
         self._number += 1
-        await self._channel.send(Query(self._number, what, arguments))
+        async with asyncio.timeout(self._timeout_s):
+            await self._channel.send(Query(self._number, what, arguments))
+            return _decode(await self._answer(), kind)
+
+    async def _answer(self) -> bytes:
         async for message in self._channel:
             if isinstance(message, Answer) and message.number == self._number:
                 if message.error:
                     raise ConfigError([message.error])
-                return _decode(message.body, kind)
+                return message.body
         raise ConfigError([f"the controller ended the connection: {self._channel.reason}"])
 
 
@@ -188,12 +193,11 @@ def _run(app: App, talk: Callable[[Conversation], Coroutine[None, None, T]], tim
 
 async def _converse(app: App, talk: Callable[[Conversation], Coroutine[None, None, T]], timeout_s: float) -> T:
     hello = Hello(VERSION, Role.OPERATOR, app.name)
-    async with asyncio.timeout(timeout_s):
-        channel = await connect(app.address, app.credentials, hello, _expect)
-        try:
-            return await talk(Conversation(channel))
-        finally:
-            await channel.close("done")
+    channel = await connect(app.address, app.credentials, hello, _expect, timeout_s=timeout_s)
+    try:
+        return await talk(Conversation(channel, timeout_s))
+    finally:
+        await channel.close("done")
 
 
 def _expect(peer: Identity) -> str | None:

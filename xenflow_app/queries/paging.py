@@ -11,8 +11,8 @@ from xenflow.answers import Page, Row
 from xenflow_app.queries.names import QueryError
 
 PAGE_ROWS = 4000
-PAGE_BYTES = 700_000
-"""Of JSON; a frame has at most MAX_FRAME_BYTES."""
+PAGE_BYTES = 250_000
+"""Of JSON; a frame has at most MAX_FRAME_BYTES, and the controller does nothing else while it makes a page."""
 
 
 def number(arguments: Mapping[str, str], name: str, default: int) -> int:
