@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from xenflow_lab.lab import Lab
 from xenflow_lab.traffic import mmsg, rtt
 from xenflow_lab.traffic.timing import Stop
 
-_SINK_PORT = 5001
+SINK_PORT = 5001
 
 
 class Agent:
@@ -88,13 +89,13 @@ class _Commands:
         """Open a port for `blast` that nobody reads: its buffer is full at once, and packets end there."""
         self._sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        self._sink.bind(("0.0.0.0", _SINK_PORT))
+        self._sink.bind(("0.0.0.0", SINK_PORT))
         return True
 
     def blast(self, to: str, payload_bytes: int, seconds: float) -> int:
         """Send UDP as fast as this process can; return the number of packets."""
         out = mmsg.Outgoing(bytes(payload_bytes))
-        name = mmsg.sockaddr(to, _SINK_PORT)
+        name = mmsg.sockaddr(to, SINK_PORT)
         for slot in range(mmsg.BATCH):
             out.fill(slot, name)
         sent, end = 0, time.monotonic() + seconds
@@ -104,13 +105,19 @@ class _Commands:
                     sent += out.send(sock, 0, mmsg.BATCH)
         return sent
 
-    def received(self, seconds: float, device: str = "eth0") -> float:
-        """Return the packets/s that came in by `device` in the next `seconds`."""
-        counter = Path(f"/sys/class/net/{device}/statistics/rx_packets")
-        began, first = time.monotonic_ns(), int(counter.read_text())
-        time.sleep(seconds)
-        last, ended = int(counter.read_text()), time.monotonic_ns()
-        return (last - first) / (ended - began) * 1e9
+    def rates(self, devices: list[str], seconds: float, interval_s: float) -> list[list[float]]:
+        """Return the packets/s that come in by each device in each interval from now on."""
+        counters = [Path(f"/sys/class/net/{device}/statistics/rx_packets") for device in devices]
+        began = time.monotonic()
+        seen = []
+        for number in range(round(seconds / interval_s) + 1):
+            time.sleep(max(began + number * interval_s - time.monotonic(), 0))
+            seen.append((time.monotonic_ns(), [int(counter.read_text()) for counter in counters]))
+        spans = list(pairwise(seen))
+        return [
+            [(after[place] - before[place]) / (later - earlier) * 1e9 for (earlier, before), (later, after) in spans]
+            for place in range(len(devices))
+        ]
 
 
 def main() -> None:

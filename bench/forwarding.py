@@ -51,10 +51,10 @@ def _ratios(paths: Paths, measure: Callable[[], float]) -> tuple[list[float], fl
 def _packets(left: Agent, right: Agent, size_bytes: int) -> float:
     """Return the packets/s that arrive of frames of `size_bytes` while more are sent than can be forwarded."""
     left.tell("blast", to=RIGHT_ADDRESS, payload_bytes=size_bytes - HEADERS_BYTES, seconds=WINDOW_S + 0.5)
-    right.ask("received", seconds=0.3)  # until it is steady
-    found: float = right.ask("received", seconds=WINDOW_S)
+    right.ask("rates", devices=["eth0"], seconds=0.3, interval_s=0.3)  # until it is steady
+    ((rate,),) = right.ask("rates", devices=["eth0"], seconds=WINDOW_S, interval_s=WINDOW_S)
     left.answer()
-    return found
+    return float(rate)
 
 
 def _tcp(lab: Lab) -> float:

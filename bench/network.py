@@ -32,10 +32,15 @@ def topology(name: str = "one_node") -> Topology:
     return load(TOPOLOGIES / f"{name}.toml")
 
 
+def lab_of(wanted: Topology, *, with_xenflow: bool = True) -> Lab:
+    """Return a lab, not up yet, under a name of this process."""
+    return Lab(wanted, f"bench{os.getpid()}", with_xenflow=with_xenflow)
+
+
 @contextmanager
 def one_node(wanted: Topology | None = None, *, with_xenflow: bool = True) -> Iterator[Lab]:
     """Bring up the network; inside the block h1 reaches h2."""
-    with Lab(wanted or topology(), f"bench{os.getpid()}", with_xenflow=with_xenflow) as lab:
+    with lab_of(wanted or topology(), with_xenflow=with_xenflow) as lab:
         if with_xenflow:
             await_traffic(lab)
         yield lab

@@ -18,15 +18,15 @@ import msgspec
 from bench import network
 from bench.agent import Agent
 from bench.figure import Figure, figure
-from bench.network import RIGHT_ADDRESS, Paths
+from bench.network import OTHER_GATEWAY, RIGHT_ADDRESS, Paths
 from xenflow_lab.lab import Lab
 from xenflow_lab.openvswitch import OPENFLOW_PORT
 from xenflow_lab.plan import BRIDGE, CONTROLLER_ADDRESS
 from xenflow_lab.topology import Controller, Topology
 
-BLOCKS = 6
-PINGS = 8
-"""New flows in a block. DSCP has 64 values: BLOCKS times PINGS must stay below."""
+BLOCKS = 8
+PINGS = 14
+"""New flows in a block. Two addresses times 64 values of DSCP make 126 flows that are new to both controllers."""
 NODE = "n1"
 _POX_PORT = 6699
 _OURS = f"ssl:{CONTROLLER_ADDRESS}:{OPENFLOW_PORT}"
@@ -46,26 +46,27 @@ def run() -> list[Figure]:
     ratios, ours, theirs = [], [], []
     with network.one_node(reactive(Controller.POX)) as lab, network.hosts(lab) as (left, _right), l2_learning(lab):
         paths = Paths(lab)
+        flows = [(address, dscp) for address in (RIGHT_ADDRESS, OTHER_GATEWAY) for dscp in range(1, 64)]
         for block in range(BLOCKS):
-            dscps = range(1 + block * PINGS, 1 + (block + 1) * PINGS)
+            fresh = flows[block * PINGS :][:PINGS]
             paths.pipeline()
             _point(lab, _OURS)
             network.await_traffic(lab)
-            ours.append(_first_packets(lab, left, dscps))
+            ours.append(_first_packets(left, fresh))
             paths.direct()
             _point(lab, _THEIRS)
             network.await_traffic(lab)
-            theirs.append(_first_packets(lab, left, dscps))
+            theirs.append(_first_packets(left, fresh))
             ratios.append(ours[-1] / theirs[-1])
     mine, their = statistics.median(ours) / 1e6, statistics.median(theirs) / 1e6
     print(f"    first packet: reactive {mine:.2f} ms, l2_learning {their:.2f} ms")
     return [figure("first_packet_reactive_ratio", ratios)]
 
 
-def _first_packets(lab: Lab, left: Agent, dscps: range) -> float:
+def _first_packets(left: Agent, flows: list[tuple[str, int]]) -> float:
     found = []
-    for dscp in dscps:
-        trip = left.ask("ping", to=RIGHT_ADDRESS, dscp=dscp)[0]
+    for address, dscp in flows:
+        trip = left.ask("ping", to=address, dscp=dscp)[0]
         if trip is None:
             raise RuntimeError("a first packet was lost")
         found.append(trip)

@@ -1,0 +1,127 @@
+"""``python -m bench.figures [--rounds 10] [--only 4a|4bc]``: the paper's figures 4(a), 4(b) and 4(c).
+
+For each: bench/out/figure4X.csv (every round), figure4X_summary.csv (mean, 95 % interval, the paper's value), and the
+plot as PNG and SVG.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench import delay, isolation, plots
+from bench.figure import mean_and_interval
+from xenflow.errors import XenflowError
+
+OUT = Path(__file__).parent / "out"
+
+
+def main() -> int:
+    """Measure, write and draw; exit code 2 if it cannot be run here."""
+    parser = argparse.ArgumentParser(prog="bench.figures", description="the paper's figures")
+    parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS", "10")))
+    parser.add_argument("--only", choices=("4a", "4bc"))
+    options = parser.parse_args()
+    if options.rounds < 2:
+        parser.error("--rounds: at least 2, for there is no confidence interval of one")
+    if os.geteuid() != 0:
+        print("bench: a lab needs root (namespaces and interfaces): run it with sudo", file=sys.stderr)
+        return 2
+    OUT.mkdir(parents=True, exist_ok=True)
+    try:
+        if options.only != "4bc":
+            figure_4a(options.rounds)
+        if options.only != "4a":
+            figure_4bc(options.rounds)
+    except XenflowError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    print(f"written: {OUT}/figure4*.csv, .png, .svg")
+    return 0
+
+
+def figure_4a(rounds: int) -> None:
+    """Measure, write, draw and print figure 4(a)."""
+    if not os.environ.get("POX_HOME"):
+        print("POX_HOME is not set: the stand-alone host only")
+    found = delay.measure(rounds)
+    head = ("host", "mode", "variant", "round", "packet", "rtt_ms")
+    _write(
+        "figure4a",
+        head,
+        (
+            (one.host, one.mode, one.variant, number, packet, f"{trip:.4f}")
+            for one in found
+            for number, trips in enumerate(one.rounds, start=1)
+            for packet, trip in enumerate(trips, start=1)
+        ),
+    )
+    rows = [row for one in found for row in _delay_rows(one)]
+    _write("figure4a_summary", ("host", "mode", "variant", "packet", "n", "mean_ms", "ci95_ms", "paper_ms"), rows)
+    plots.draw_delay(found, OUT)
+    print(f"\n{'figure 4(a), ms':44}{'packet 1':>18}{'packets 2 to 20':>18}{'paper, packet 1':>18}")
+    for one in found:
+        first, half = mean_and_interval([trips[0] for trips in one.rounds])
+        later, later_half = mean_and_interval([sum(trips[1:]) / len(trips[1:]) for trips in one.rounds])
+        paper = delay.PAPER_FIRST_MS.get(one.variant)
+        shown = f"about {paper:g}" if paper and one.mode == "reactive" else ""
+        print(
+            f"{f'{one.host}, {one.mode}, {one.variant}':44}{f'{first:.2f} ± {half:.2f}':>18}"
+            f"{f'{later:.2f} ± {later_half:.2f}':>18}{shown:>18}"
+        )
+
+
+def _delay_rows(one: delay.Series) -> Iterable[tuple[object, ...]]:
+    for packet, trips in enumerate(zip(*one.rounds, strict=True), start=1):
+        mean, half = mean_and_interval(trips)
+        paper = delay.PAPER_FIRST_MS.get(one.variant, "") if packet == 1 and one.mode == "reactive" else ""
+        yield one.host, one.mode, one.variant, packet, len(trips), f"{mean:.4f}", f"{half:.4f}", paper
+
+
+def figure_4bc(rounds: int) -> None:
+    """Measure, write, draw and print figures 4(b) and 4(c)."""
+    found = isolation.measure(rounds)
+    head = ("case", "round", "series", "second", "mbps", "vn1_frames_left", "vn1_frames_arrived")
+    _write(
+        "figure4bc",
+        head,
+        (
+            (one.case, number, series, second, f"{rate:.4f}", one.vn1_left, one.vn1_arrived)
+            for case in (isolation.WITHOUT, isolation.WITH)
+            for number, one in enumerate((each for each in found if each.case == case), start=1)
+            for series, rates in one.rates_mbps.items()
+            for second, rate in enumerate(rates, start=1)
+        ),
+    )
+    rows = []
+    print(f"\n{'figures 4(b), 4(c), Mb/s':44}{'mean, 95 %':>18}{'paper':>18}")
+    for case in (isolation.WITHOUT, isolation.WITH):
+        chosen = [one for one in found if one.case == case]
+        for series in isolation.SERIES:
+            mean, half = mean_and_interval([_mean(one.rates_mbps[series]) for one in chosen])
+            paper = isolation.PAPER_MBPS[case][series]
+            rows.append((case, series, len(chosen), f"{mean:.4f}", f"{half:.4f}", paper))
+            print(f"{f'{case}, {series}':44}{f'{mean:.2f} ± {half:.2f}':>18}{paper:>18g}")
+        left, arrived = sum(one.vn1_left for one in chosen), sum(one.vn1_arrived for one in chosen)
+        print(f"{case}: {left} frames of VN 1 left their machine, {arrived} arrived at the machine of VN 2")
+    _write("figure4bc_summary", ("case", "series", "n", "mean_mbps", "ci95_mbps", "paper_mbps"), rows)
+    plots.draw_isolation(found, OUT)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _write(stem: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with open(OUT / f"{stem}.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""The paper's figures as plots: mean with 95 % confidence intervals, and the paper's values beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from bench import delay, isolation
+from bench.figure import mean_and_interval
+
+_DELAY_LOOKS = {
+    delay.ISOLATED: ("#1f5fa8", "o", "Isolated (XenFlow)"),
+    delay.NON_ISOLATED: ("#d9730d", "s", "Non-isolated (no VLAN tag)"),
+    delay.SWITCH: ("#3b8f3b", "^", "Open vSwitch as a switch"),
+}
+_RATE_LOOKS = {"VN 1 sends": ("#d9730d", "s"), "VN 2 sends": ("#3b8f3b", "^"), "VN 2 receives": ("#1f5fa8", "o")}
+_HOSTS = {"standalone": "stand-alone host", "pox": "POX"}
+_MODES = {"reactive": "reactive, as in the paper", "proactive": "proactive, the default"}
+_OFFSET = 0.18
+"""Series beside each other, in packets: their error bars do not cover each other."""
+
+
+def intervals(samples: Sequence[Sequence[float]]) -> tuple[list[float], list[float]]:
+    """Return mean and half interval at each place of rounds that are equally long."""
+    pairs = [mean_and_interval(column) for column in zip(*samples, strict=True)]
+    return [mean for mean, _ in pairs], [half or 0.0 for _, half in pairs]
+
+
+def draw_delay(found: Sequence[delay.Series], out: Path) -> None:
+    """Draw figure 4(a): a row for each mode, a column for each host."""
+    hosts = list(dict.fromkeys(one.host for one in found))
+    size = (5.2 * len(hosts) + 0.8, 7.4)
+    figure, grid = plt.subplots(len(_MODES), len(hosts), sharex=True, sharey=True, figsize=size, squeeze=False)
+    for row, (mode, mode_text) in enumerate(_MODES.items()):
+        for column, host in enumerate(hosts):
+            axes = grid[row][column]
+            chosen = [one for one in found if (one.host, one.mode) == (host, mode)]
+            _delays(axes, chosen, with_paper=mode == "reactive")
+            axes.set_title(f"{_HOSTS[host]}, {mode_text}", fontsize=11)
+            if column == 0:
+                axes.set_ylabel("round-trip time (ms, logarithmic)")
+            if row == len(_MODES) - 1:
+                axes.set_xlabel("packet of a new flow")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=len(hosts) + 1, frameon=False, fontsize=9)
+    rounds = len(found[0].rounds)
+    figure.suptitle(f"Figure 4(a): delay of packets 1 to {delay.PACKETS}\nmean of {rounds} rounds, 95 % intervals")
+    figure.tight_layout(rect=(0, 0.09, 1, 1))
+    _save(figure, out / "figure4a")
+
+
+def _delays(axes: Axes, chosen: Sequence[delay.Series], *, with_paper: bool) -> None:
+    for place, one in enumerate(chosen):
+        color, marker, label = _DELAY_LOOKS[one.variant]
+        means, halves = intervals(one.rounds)
+        packets = [number + (place - 1) * _OFFSET for number in range(1, len(means) + 1)]
+        lows = [min(half, 0.9 * mean) for mean, half in zip(means, halves, strict=True)]
+        style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1, "capsize": 2}
+        axes.errorbar(packets, means, yerr=[lows, halves], label=label, **style)  # type: ignore[arg-type]
+        paper = delay.PAPER_FIRST_MS.get(one.variant)
+        if with_paper and paper:
+            text = f"the paper's packet 1, {one.variant}: about {paper:g} ms"
+            axes.plot([1], [paper], marker="*", markersize=13, color=color, linestyle="none", label=text)
+    axes.set_yscale("log")
+    axes.set_xticks([1, 5, 10, 15, 20])
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
+    axes.grid(alpha=0.3, which="both", linewidth=0.5)
+
+
+def draw_isolation(found: Sequence[isolation.Round], out: Path) -> None:
+    """Draw figures 4(b) and 4(c) beside each other."""
+    figure, grid = plt.subplots(1, 2, sharey=True, figsize=(11, 4.8), squeeze=False)
+    for axes, letter, case in zip(grid[0], "bc", (isolation.WITHOUT, isolation.WITH), strict=True):
+        rounds = [one for one in found if one.case == case]
+        for series, (color, marker) in _RATE_LOOKS.items():
+            means, halves = intervals([one.rates_mbps[series] for one in rounds])
+            seconds = [isolation.INTERVAL_S * (number + 0.5) for number in range(len(means))]
+            axes.errorbar(
+                seconds, means, yerr=halves, label=series, color=color, marker=marker, capsize=3, linewidth=1.2
+            )
+        paper = isolation.PAPER_MBPS[case]["VN 2 receives"]
+        axes.axhline(paper, color="black", linestyle=":", linewidth=1.2, label="the paper: VN 2 receives")
+        left = sum(one.vn1_left for one in rounds)
+        arrived = sum(one.vn1_arrived for one in rounds)
+        text = f"frames of VN 1: {left:,} left their machine,\n{arrived:,} arrived at the machine of VN 2"
+        axes.text(0.5, 0.03, text, transform=axes.transAxes, ha="center", va="bottom", fontsize=9)
+        axes.set_title(f"({letter}) {case}", fontsize=11)
+        axes.set_xlabel("time (s)")
+        axes.set_ylim(0, 95)
+        axes.grid(alpha=0.3, linewidth=0.5)
+    grid[0][0].set_ylabel("rate of 1500-byte packets (Mb/s)")
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=4, frameon=False, fontsize=9)
+    count = len(found) // 2
+    figure.suptitle(f"Figures 4(b) and 4(c): two virtual networks, one address space (mean of {count} rounds, 95 %)")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    _save(figure, out / "figure4bc")
+
+
+def _save(figure: Figure, stem: Path) -> None:
+    for suffix in (".png", ".svg"):
+        figure.savefig(stem.with_suffix(suffix), dpi=130)
+    plt.close(figure)
