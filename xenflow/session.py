@@ -54,8 +54,14 @@ _ALWAYS: Final[dict[type[Message], State]] = {Ping: State.OPEN, Pong: State.OPEN
 _REPORTS: Final[tuple[type[Message], ...]] = (wire.Begin, wire.Update, wire.End)
 _FROM: Final[dict[Role, tuple[type[Message], ...]]] = {
     Role.ROUTER: _REPORTS,
-    Role.NODE: (*_REPORTS, wire.Close, wire.Ack, wire.Confirmed, wire.Answer, wire.Problem),
-    Role.CONTROLLER: (*_REPORTS, wire.Close, wire.Ack, wire.Confirm, wire.Answer, wire.Problem),
+    Role.NODE: (
+        *(*_REPORTS, wire.Close, wire.Ack, wire.Confirmed, wire.Answer, wire.Problem),
+        *(wire.Progress, wire.Announce, wire.Announced),
+    ),
+    Role.CONTROLLER: (
+        *(*_REPORTS, wire.Close, wire.Ack, wire.Confirm, wire.Answer, wire.Problem),
+        *(wire.Define, wire.Undefine, wire.Move, wire.CancelMove, wire.Announce, wire.Announced),
+    ),
     Role.OPERATOR: (wire.Query,),
 }
 TRANSITIONS: Final[dict[Role, dict[type[Message], State]]] = {

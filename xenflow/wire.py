@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from xenflow.model import Fact
+from xenflow.model import Fact, Machine
 
 VERSION = 1
 NODE_SCOPE = ""
@@ -77,9 +77,10 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag=5):
 
 
 class Close(msgspec.Struct, frozen=True, array_like=True, tag=6):
-    """The scope is gone: its router does not run here any more."""
+    """The scope is gone: its router does not run here any more. `moved`: it runs, or will run, on another node."""
 
     scope: str
+    moved: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag=7):
@@ -143,6 +144,67 @@ class Problem(msgspec.Struct, frozen=True, array_like=True, tag=15):
     text: str
 
 
+class Define(msgspec.Struct, frozen=True, array_like=True, tag=20):
+    """App to server: a router may come to this node; this is its definition. The higher `epoch` is the newer one."""
+
+    number: int
+    machine: Machine
+    max_routes: int
+    epoch: int
+
+
+class Undefine(msgspec.Struct, frozen=True, array_like=True, tag=21):
+    """App to server: forget the definition that was handed over, unless it is newer than `epoch`."""
+
+    number: int
+    name: str
+    epoch: int
+
+
+class Move(msgspec.Struct, frozen=True, array_like=True, tag=22):
+    """App to the source's server: have the hypervisor live-migrate the router's VM to the node `target`."""
+
+    number: int
+    name: str
+    target: str
+
+
+class CancelMove(msgspec.Struct, frozen=True, array_like=True, tag=23):
+    """App to the source's server: stop the move of that number, if it can still be stopped."""
+
+    number: int
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, tag=24):
+    """Server to app: how the order (Define, Undefine, Move, CancelMove) of that number goes.
+
+    Sent once it is done, and for a move now and then before. `error` is empty, or says why it failed.
+    """
+
+    number: int
+    done: bool
+    error: str = ""
+    percent: int = 0
+
+
+class Announce(msgspec.Struct, frozen=True, array_like=True, tag=25):
+    """App to server to client: send the announcement on each interface, again and again, until `Announced`.
+
+    `key` signs it (announcement.py); `epoch` is the move's.
+    """
+
+    name: str
+    epoch: int
+    key: bytes
+
+
+class Announced(msgspec.Struct, frozen=True, array_like=True, tag=26):
+    """App to server to client: every interface's announcement of that epoch has come; stop."""
+
+    name: str
+    epoch: int
+
+
 Message: TypeAlias = (
     Hello
     | Welcome
@@ -159,6 +221,13 @@ Message: TypeAlias = (
     | Query
     | Answer
     | Problem
+    | Define
+    | Undefine
+    | Move
+    | CancelMove
+    | Progress
+    | Announce
+    | Announced
 )
 
 _encoder = msgspec.msgpack.Encoder()
