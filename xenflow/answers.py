@@ -78,8 +78,12 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The whole. `awaited` says what is waited for while the network is not settled or a change is under way."""
+    """The whole. `host` runs the controller's core: stand-alone or pox.
 
+    `awaited` says what is waited for while the network is not settled or a change is under way.
+    """
+
+    host: str
     mode: str
     settled: bool
     awaited: list[str]

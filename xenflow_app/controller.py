@@ -76,8 +76,10 @@ QUIET_S = 1.0
 class Controller:
     """See the module. `effects` returns, and forgets, what has to be done since the last call."""
 
-    def __init__(self, settings: AppSettings) -> None:
+    def __init__(self, settings: AppSettings, host: str = "stand-alone") -> None:
+        """`host` is what runs the core, for people to read."""
         self.settings = settings
+        self.host = host
         self.nodes: dict[str, Node] = {}
         self.flows: dict[str, FlowTable] = {}
         self.fabric = Fabric(self.flows)

@@ -59,7 +59,7 @@ def launch(config: str, make_core: Callable[[AppSettings], Core] | None = None) 
 def _make_controller(settings: AppSettings) -> Core:
     from xenflow_app.controller import Controller
 
-    return Controller(settings)
+    return Controller(settings, "pox")
 
 
 def _check_branch() -> None:

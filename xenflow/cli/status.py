@@ -18,7 +18,7 @@ def status(app: App, as_json: bool) -> None:
     if as_json:
         print_json(answer)
         return
-    print_fields([("mode", answer.mode), ("settled", _yes(answer.settled))])
+    print_fields([("host", answer.host), ("mode", answer.mode), ("settled", _yes(answer.settled))])
     for place, text in enumerate(answer.awaited):
         click.echo(f"{'awaited' if not place else '':<7}  {text}")
     _show_nodes(answer)

@@ -75,6 +75,7 @@ class Starter:
         self._to = parse_address(arguments.get("to", ""))
         self._source = parse_address(arguments["src"]) if arguments.get("src") else b""
         self.notes: list[str] = []
+        self._next_mac = b""
         if self._source and len(self._source) != len(self._to):
             raise QueryError("source and destination are of different families")
 
@@ -160,6 +161,12 @@ class Starter:
 
     def _from_router(self, node: Node, router: Router) -> _Sender:
         """A packet of the router's own: its kernel routes it."""
+        if group_mac(self._to):
+            first = next((item for item in router.machine.interfaces if item.number in router.vids), None)
+            if first is None:
+                raise NotSentError(f"no interface of {router.name} is in a network")
+            self.notes.append(f"by {router.name}'s interface on {first.network}; NODE:PORT chooses another")
+            return self._from_machine(node, router.machine, first)
         route = router.rib.lookup(self._to)
         if route is None or not route.hops:
             said = "no route" if route is None else "no way that leaves by a network"
@@ -177,8 +184,6 @@ class Starter:
         self._next_mac = neighbor.mac
         self.notes.append(f"{router.name} itself sends to {address_text(gateway)} on {interface.network}")
         return self._from_machine(node, router.machine, interface)
-
-    _next_mac = b""
 
     def _from_port(self, node_name: str, name: str) -> _Sender:
         node = find_node(self._controller, node_name)

@@ -19,6 +19,7 @@ def status(controller: Controller) -> Status:
     nodes = [controller.nodes[name] for name in sorted(controller.nodes)]
     names = {node.name: Names(controller, node) for node in nodes}
     return Status(
+        host=controller.host,
         mode=controller.settings.mode.value,
         settled=controller.fabric.settled,
         awaited=_awaited(controller),

@@ -168,6 +168,13 @@ def test_from_a_router_and_from_outside() -> None:
     assert only(trace(world, "a:h1", "10.0.1.11")).where == "b:h2"
 
 
+def test_a_router_s_multicast_reaches_the_others_of_its_network() -> None:
+    answer = trace(far(), "r2", "224.0.0.5", proto="ospf", ttl="1")
+    assert [(item.kind, item.where) for item in answer.outcomes] == [("copied", "a:r1-2")]
+    assert answer.forwarded
+    assert "01:00:5e:00:00:05" in answer.packet
+
+
 def test_ipv6_from_a_router() -> None:
     outcome = only(trace(far(), "b:h6", "2001:db8:2::9"))
     assert outcome.kind == "slow"
