@@ -17,10 +17,10 @@ from typing import Final
 
 from xenflow.address import Address, Scheme
 from xenflow.channel import Channel, serve
-from xenflow.errors import Fault, RemoteProtocolError
+from xenflow.errors import ConfigError, Fault, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.listener import Listener
-from xenflow.wire import Hello, Message, Welcome
+from xenflow.wire import Hello, Message, Role, Welcome
 from xenflow_app.effects import ClosePeer, CloseSwitch, Core, Effect, ToPeer, ToSwitch
 from xenflow_app.openflow.connection import SwitchSession, Up
 from xenflow_app.settings import AppSettings
@@ -56,6 +56,13 @@ class Host:
     async def listen(self, settings: AppSettings) -> None:
         """Listen for servers and operators. Raises ConfigError."""
         credentials = settings.tls.credentials()
+        credentials.server_context()
+        identity = credentials.identity()
+        if identity.role is not Role.CONTROLLER:
+            text = (
+                f"{credentials.certificate}: belongs to {identity}, which servers and switches take for no controller"
+            )
+            raise ConfigError([f"{text}; issue one: xenflow pki issue controller NAME"])
         local = Address(Scheme.UNIX, path=str(settings.socket))
         for address, own in ((settings.listen, credentials), (local, None)):
             listener = await serve(address, own, self._welcome, self._on_channel)

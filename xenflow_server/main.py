@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings, defined, credentials = check(options.config)
         if options.check:
+            check_database(settings.ovs.database)
             print(f"{options.config}: {len(defined.machines)} machines in {len(defined.networks)} networks: good")
             sys.exit(0)
         asyncio.run(run(settings, defined, credentials))
@@ -71,6 +73,23 @@ def check(config: Path) -> tuple[Settings, definitions.Definitions, Credentials]
     if problems:
         raise ConfigError(problems)
     return settings, defined, credentials
+
+
+def check_database(database: str) -> None:
+    """Raises ConfigError if Open vSwitch's database is on this machine, and nobody answers there.
+
+    Only `--check` asks: a server that runs waits for it, since either may start first.
+    """
+    scheme, _, path = database.partition(":")
+    if scheme != "unix":
+        return
+    with socket.socket(socket.AF_UNIX) as trial:
+        try:
+            trial.connect(path)
+        except OSError as error:
+            why = error.strerror or str(error)
+            way_out = "is Open vSwitch running (systemctl status openvswitch-switch), and ovs.database right?"
+            raise ConfigError([f"{database}: cannot connect ({why}); {way_out}"]) from error
 
 
 async def run(settings: Settings, defined: definitions.Definitions, credentials: Credentials) -> None:
