@@ -8,6 +8,7 @@ Exact flows age in the switch (idle timeout). After a restart of the controller 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING
 
 from xenflow.model import Prefix
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ExactFlows:
-    """The exact flows of one router, by destination."""
+    """The exact flows of one router, by destination: what a route concerns is found without looking at the others."""
 
     def __init__(self, router: Router, idle_timeout_s: int, max_flows: int) -> None:
         self._router = router
@@ -29,6 +30,7 @@ class ExactFlows:
         self._max_flows = max_flows
         self._by_destination: dict[bytes, set[FlowKey]] = {}
         self._destination: dict[FlowKey, bytes] = {}
+        self._sorted: dict[int, list[bytes]] = {4: [], 16: []}  # the destinations of each family
         self._full = False
 
     @property
@@ -55,12 +57,12 @@ class ExactFlows:
 
     def changed(self, prefix: Prefix) -> None:
         """The route to `prefix` is new, changed or gone: decide anew for the destinations under it."""
-        length = prefix[-1]
-        shift = (len(prefix) - 1) * 8 - length
-        covered = int.from_bytes(prefix[:-1], "big") >> shift
-        for destination, keys in self._by_destination.items():
-            if len(destination) == len(prefix) - 1 and int.from_bytes(destination, "big") >> shift == covered:
-                self._decide(destination, keys)
+        first = prefix[:-1]
+        host_bits = len(first) * 8 - prefix[-1]
+        last = (int.from_bytes(first, "big") | (1 << host_bits) - 1).to_bytes(len(first), "big")
+        known = self._sorted[len(first)]
+        for destination in known[bisect_left(known, first) : bisect_right(known, last)]:
+            self._decide(destination, self._by_destination[destination])
 
     def _decide(self, destination: bytes, keys: set[FlowKey]) -> None:
         router = self._router
@@ -89,6 +91,8 @@ class ExactFlows:
             keys.discard(key)
             if not keys:
                 del self._by_destination[destination]
+                known = self._sorted[len(destination)]
+                del known[bisect_left(known, destination)]
         self._set_full(self.count >= self._max_flows)
 
     def clear(self) -> None:
@@ -97,9 +101,15 @@ class ExactFlows:
             self._router.flows.unwant(key)
         self._by_destination.clear()
         self._destination.clear()
+        for known in self._sorted.values():
+            known.clear()
 
     def _note(self, key: FlowKey, destination: bytes) -> None:
-        self._by_destination.setdefault(destination, set()).add(key)
+        keys = self._by_destination.get(destination)
+        if keys is None:
+            keys = self._by_destination[destination] = set()
+            insort(self._sorted[len(destination)], destination)
+        keys.add(key)
         self._destination[key] = destination
 
     def _set_full(self, full: bool) -> None:
