@@ -134,6 +134,7 @@ def enter_argv(holder_pid: int, argv: Sequence[str | Path], directory: str = "")
     """
     where = [f"--wdns={directory}"] if directory and os.path.isdir(directory) else []
     return [
-        *("nsenter", f"--target={holder_pid}", "--net", "--mount", "--uts", *where, "--"),
+        # The root is named for the sake of a chroot: joining mounts alone would leave it.
+        *("nsenter", f"--target={holder_pid}", "--net", "--mount", "--uts", "--root", *where, "--"),
         *(str(word) for word in argv),
     ]
