@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import shutil
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from xenflow_lab import fabric, openvswitch, programs, routing, spaces, toml, vlan
@@ -97,7 +99,7 @@ def start_switches(lab: Lab) -> None:
     run_all((openvswitch.create_argv(lab.paths.ovs(node.name)), "") for node in nodes)
     databases = [lab.launch("ovsdb", node.name, openvswitch.ovsdb_argv()) for node in nodes]
     for node, process in zip(nodes, databases, strict=True):
-        _await_file(process, lab, "openvswitch/db.sock")
+        _await_file(process, lab, "openvswitch/db.sock", _listens)
         tls = programs.node_tls(lab.paths, node.name) if lab.with_xenflow else None
         openvswitch.vsctl(lab.paths.ovs(node.name), openvswitch.first_transaction(lab.plan, node, tls), wait=False)
     switches = [lab.launch("vswitchd", node.name, openvswitch.vswitchd_argv()) for node in nodes]
@@ -193,15 +195,21 @@ def _start_bird(lab: Lab, machine: Machine) -> None:
     lab.launch("bird", machine.name, argv)
 
 
-def _await_file(process: Process, lab: Lab, name: str) -> None:
+def _await_file(process: Process, lab: Lab, name: str, ready: Callable[[Path], bool] = Path.exists) -> None:
     """Return once the process has made `name` in its machine's /run. Raises LabError if it ends before."""
     path = lab.paths.run(process.command.who) / name
     wait_until(
-        lambda: path.exists() or not process.alive,
+        lambda: ready(path) or not process.alive,
         START_TIMEOUT_S,
         f"start of {process.command.role} on {process.command.who} (log: {process.command.log})",
     )
     check_alive([process])
+
+
+def _listens(path: Path) -> bool:
+    """Return whether a process accepts connections there: ovsdb-server makes the file a moment before it does."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def check_alive(processes: Iterable[Process]) -> None:
