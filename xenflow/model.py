@@ -152,7 +152,7 @@ class MachineKind(enum.StrEnum):
 class Machine(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """The definition of a virtual router or of a tenant's host; only machines that run on the node are sent.
 
-    `max_flows` caps the route flows that the app installs for a router (0: no cap).
+    `max_flows` caps the route flows that the app installs for a router, `max_routes` those that it reports (0: no cap).
     """
 
     KIND: ClassVar[int] = 11
@@ -160,6 +160,7 @@ class Machine(msgspec.Struct, frozen=True, array_like=True, tag=11):
     kind: MachineKind
     interfaces: tuple[Interface, ...]
     max_flows: int = 0
+    max_routes: int = 0
 
     @property
     def key(self) -> bytes:

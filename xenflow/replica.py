@@ -192,6 +192,11 @@ class Inbox:
         self._unseen: dict[int, set[bytes]] | None = None  # during a snapshot: known before, not seen in it
         self._hops: dict[tuple[Hop, ...], tuple[Hop, ...]] = {}
 
+    def seed(self, facts: Iterable[Fact]) -> None:
+        """Take over what another inbox of the same scope knows; the next snapshot says what of it still holds."""
+        for fact in facts:
+            self.facts.set(fact.KIND, fact.key, fact)
+
     def suspend(self) -> None:
         """The connection is gone: the facts stay, but only Begin may come next."""
         self._begun = self.in_sync = False

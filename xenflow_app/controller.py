@@ -31,6 +31,7 @@ from xenflow.wire import (
     Hello,
     Message,
     Problem,
+    Progress,
     Query,
     Role,
     Update,
@@ -44,6 +45,8 @@ from xenflow_app.effects import ClosePeer, CloseSwitch, Effect, ToPeer, ToSwitch
 from xenflow_app.fabric import Fabric
 from xenflow_app.facts import Facts
 from xenflow_app.flowtable import FlowTable
+from xenflow_app.homes import Homes
+from xenflow_app.moves import Moves, is_announcement
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
 from xenflow_app.openflow import actions, encode
@@ -90,8 +93,11 @@ class Controller:
         self._peers: dict[int, Identity] = {}
         self._switches: dict[int, Node] = {}
         self._strays: dict[int, Features] = {}
-        self._facts = Facts(self.nodes, self.fabric, settings.reactive if self.reactive else None, self._problem)
+        self.homes = Homes(self.nodes, self.fabric)
+        reactive = settings.reactive if self.reactive else None
+        self._facts = Facts(self.nodes, self.fabric, self.homes, reactive, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
+        self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self._tell)
         self._arrivals = Arrivals(self.nodes, self.fabric, self.discovery, settings.limits, self._to_switch)
         self._now = 0.0
         self._started: float | None = None
@@ -112,7 +118,7 @@ class Controller:
 
     def next_deadline(self) -> float:
         """Return when `tick` should be called at the latest."""
-        waits = [self.discovery.next_deadline(), self._steps.next_deadline()]
+        waits = [self.discovery.next_deadline(), self._steps.next_deadline(), self.moves.next_deadline()]
         if not self.fabric.settled:
             waits.append(self._now + 0.1)
         return min([*waits, self._now + self.settings.probe_interval_s])
@@ -121,6 +127,7 @@ class Controller:
         """Time has passed."""
         self._begin(now)
         self._steps.tick(now)
+        self.moves.tick(now)
         for end in self.discovery.probes(now):
             node = self.nodes.get(end.node)
             if node is not None and node.switch is not None and node.dpid is not None:
@@ -181,7 +188,9 @@ class Controller:
                 else:
                     self._facts.of_router(node, message)
             case Close():
-                self._facts.close(node, message.scope)
+                self._facts.close(node, message.scope, moved=message.moved)
+            case Progress():
+                self.moves.progress(message)
             case Confirmed():
                 self._steps.confirmed(message.token)
             case _:
@@ -231,7 +240,10 @@ class Controller:
                 if node.datapath.dump(message):
                     self._dumped(node)
             case PacketIn():
-                self._arrivals.packet_in(node, message, now)
+                if is_announcement(message.data):
+                    self.moves.announced(node, message)
+                else:
+                    self._arrivals.packet_in(node, message, now)
             case PortStatus():
                 node.port_up[message.number] = message.up and message.reason is not PortReason.DELETE
                 self._watch_trunks(node)
@@ -332,6 +344,9 @@ class Controller:
         settles = not self.fabric.settled and self._all_known()
         if settles:
             self._settle()
+        self.moves.poll(self._now)
+        for name in self.homes.apart():
+            self.homes.plan(name)
         self._steps.advance(self._now)
         if settles:
             for node in self.nodes.values():
@@ -380,10 +395,16 @@ class Controller:
         return node
 
     def _owner_in_sync(self, name: str, owner: int) -> bool:
-        return self.nodes[name].in_sync(owner, settled=self.fabric.settled)
+        return self._facts.in_sync(self.nodes[name], owner)
 
     def _send(self, name: str, data: bytes) -> None:
         self._to_switch(self.nodes[name], data)
+
+    def _tell(self, node: Node, message: Message) -> bool:
+        """Send a message to a node's server; tell whether it is there."""
+        if node.peer is not None:
+            self._effects.append(ToPeer(node.peer, message))
+        return node.peer is not None
 
     def _to_switch(self, node: Node, data: bytes) -> None:
         if node.switch is not None:

@@ -48,6 +48,19 @@ class _Network:
     planned: set[str] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Move:
+    """An address on its way to another node: what each node does with its frames until it has turned.
+
+    The new node turns first; the others only when `released`, from the new node outwards.
+    """
+
+    before: Location
+    ways: dict[str, Edge]
+    released: bool
+    first: bool = True
+
+
 class Fabric:
     """See the module. `nodes` maps each known node to its flows; `away` holds those without a control connection."""
 
@@ -65,6 +78,7 @@ class Fabric:
         self._dirty_networks: set[int] = set()
         self._stale_trees: set[int] = set()
         self._astray: dict[int, set[str]] = {}
+        self._moves: dict[tuple[int, bytes], _Move] = {}
         self._stale_paths = True
         self._away: dict[str, dict[int, set[Edge]]] = {}
 
@@ -89,18 +103,37 @@ class Fabric:
             self._dirty_networks.add(vid)
             self._stale_trees.add(vid)
 
-    def locate(self, vid: int, mac: bytes, location: Location) -> None:
-        """The MAC is there, and nowhere else."""
+    def locate(self, vid: int, mac: bytes, location: Location, *, hold: bool = False) -> None:
+        """The MAC is there, and nowhere else. With `hold`, only the new node knows until `release`."""
         where = (vid, mac)
         before = self._where.get(where)
         if before == location:
             return
         if before is not None:
             self._at[before.node].discard(where)
+            if before.node != location.node and self.settled:
+                self._set_out(where, before, location.node, released=not hold)
         self._where[where] = location
+        self._stale_paths |= not self._at.get(location.node)
         self._at.setdefault(location.node, set()).add(where)
         self._dirty_macs.add(where)
-        self._stale_paths |= location.node not in self._paths
+
+    def _set_out(self, where: tuple[int, bytes], before: Location, target: str, *, released: bool) -> None:
+        """The address moves: until their turn comes, all nodes but the new one go on as they do now."""
+        under_way = self._moves.get(where)
+        ways = dict(self._paths.get(before.node, {})) if under_way is None else under_way.ways
+        ways.pop(target, None)
+        self._moves[where] = _Move(before, ways, released)
+
+    def release(self, vid: int, mac: bytes) -> None:
+        """Let the other nodes turn to where the MAC is."""
+        move = self._moves.get((vid, mac))
+        if move is not None:
+            move.released = True
+
+    def has_turned(self, vid: int, mac: bytes) -> bool:
+        """Tell whether all nodes send to where the MAC is, confirmed."""
+        return (vid, mac) not in self._moves and not self._awaiting
 
     def forget(self, vid: int, mac: bytes, location: Location | None = None) -> None:
         """The MAC is not there any more; with a location: only if that is where it is."""
@@ -109,6 +142,7 @@ class Fabric:
         if before is not None and location in (None, before):
             del self._where[where]
             self._at[before.node].discard(where)
+            self._moves.pop(where, None)
             self._dirty_macs.add(where)
 
     def location(self, vid: int, mac: bytes) -> Location | None:
@@ -195,7 +229,8 @@ class Fabric:
             return set()
         touched: set[str] = set()
         if not self._awaiting:
-            touched = {node for node in self._step_trees() | self._step_paths() if node not in self._away}
+            touched = self._step_trees() | self._step_paths() | self._step_moves()
+            touched = {node for node in touched if node not in self._away}
         for vid in self._dirty_networks:
             self._plan_network(vid, self._networks[vid])
         self._dirty_networks.clear()
@@ -215,7 +250,8 @@ class Fabric:
     @property
     def moving(self) -> bool:
         """Whether a change of links is still under way."""
-        return bool(self._awaiting or self._stale_trees or self._stale_paths)
+        waits = any(move.released for move in self._moves.values())
+        return bool(waits or self._awaiting or self._stale_trees or self._stale_paths)
 
     def confirmed(self, node: str, step: int) -> None:
         """The node's packets follow what was planned for it in that step."""
@@ -261,6 +297,30 @@ class Fabric:
             self._paths[target] = after
         return touched
 
+    def _step_moves(self) -> set[str]:
+        """Take each moving address one step on; return the nodes on which something changes."""
+        touched: set[str] = set()
+        for where, move in list(self._moves.items()):
+            target = self._where[where].node
+            wanted = self._paths.get(target)
+            if wanted is None:
+                continue
+            if move.first:
+                move.first = False
+                changed = {target}
+            elif move.released:
+                after = next_paths(move.ways, wanted, target)
+                nodes = after.keys() | move.ways.keys()
+                changed = {node for node in nodes if after.get(node) != move.ways.get(node)}
+                move.ways = after
+                if after == wanted:
+                    del self._moves[where]
+            else:
+                continue
+            touched |= changed
+            self._dirty_macs.add(where)
+        return touched
+
     def _plan_network(self, vid: int, network: _Network) -> None:
         trunks: dict[str, list[int]] = {}
         for link in network.tree:
@@ -285,12 +345,17 @@ class Fabric:
     def _plan_mac(self, vid: int, mac: bytes) -> None:
         location = self._where.get((vid, mac))
         paths = {} if location is None else self._paths.get(location.node, {})
+        move = self._moves.get((vid, mac))
+        if move is not None:
+            paths = move.ways
         for node, flows in self._nodes.items():
             planned: pipeline.Flows = {}
             if location is not None and location.node == node:
                 planned = pipeline.egress(vid, mac, location.member.leave())
             elif node in paths:
                 planned = pipeline.egress(vid, mac, pipeline.leave_trunk(paths[node].at(node).port))
+            elif move is not None and move.before.node == node:
+                planned = pipeline.egress(vid, mac, move.before.member.leave())
             if location is not None and location.member.wire is None and self._has_access(vid, node):
                 planned |= pipeline.refuse_source(vid, mac)
             flows.want_group((0, "mac", vid, mac), planned)

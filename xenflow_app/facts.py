@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from xenflow.model import Key, Machine, MachineKind, Network
 from xenflow.replica import Change, Inbox
 from xenflow.wire import NODE_SCOPE, Begin, End, Update
 from xenflow_app import pipeline
 from xenflow_app.fabric import Fabric
-from xenflow_app.flowtable import FABRIC
+from xenflow_app.flowtable import FABRIC, Owner
+from xenflow_app.homes import Homes
 from xenflow_app.ids import Ids
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
@@ -29,11 +31,25 @@ Refuse = Callable[[Node, str, str], None]
 """Takes a node, a scope and the reason why something of it is refused."""
 
 
+class Watcher(Protocol):
+    """Who follows where routers run."""
+
+    def arrived(self, name: str, node: Node) -> None:
+        """The router's VM is on the node, which is not its home."""
+
+    def left(self, name: str, node: Node, *, moved: bool) -> bool:
+        """The router's VM is not on the node any more; return whether its flows stay for now."""
+
+
 class Facts:
     """See the module. With `reactive`, routers get exact flows at first packets."""
 
-    def __init__(self, nodes: Mapping[str, Node], fabric: Fabric, reactive: Reactive | None, refuse: Refuse) -> None:
+    def __init__(
+        self, nodes: Mapping[str, Node], fabric: Fabric, homes: Homes, reactive: Reactive | None, refuse: Refuse
+    ) -> None:
         self.networks = Networks()
+        self.watcher: Watcher | None = None
+        self._homes = homes
         self._nodes = nodes
         self._fabric = fabric
         self._reactive = reactive
@@ -55,6 +71,9 @@ class Facts:
             node.flows.want_group((FABRIC, "static"), pipeline.static(reactive=self._reactive is not None))
             changed = list(node.inbox.facts)
         self._plan_changed(node, changed)
+        if isinstance(message, End):
+            for name in sorted(node.leaving):
+                self._left(node, name, moved=any(other.machine(name) for other in self._nodes.values()))
         if change.in_sync:
             self.release(node)
         return kinds
@@ -74,12 +93,27 @@ class Facts:
     def release(self, node: Node) -> None:
         """Let go what is installed for owners whose facts are complete."""
         for owner in node.flows.held_owners():
-            if node.in_sync(owner, settled=self._fabric.settled):
+            if self.in_sync(node, owner):
                 node.flows.release(owner)
+
+    def in_sync(self, node: Node, owner: Owner) -> bool:
+        """Tell whether all that the owner wants on the node is known, so that the rest may be deleted.
+
+        What a router left behind on a node stays until the node where it runs now routes for it.
+        """
+        if not node.in_sync(owner, settled=self._fabric.settled):
+            return False
+        routers = [router for other in self._nodes.values() for router in other.routers.values()]
+        elsewhere = [router for router in routers if router.number == owner]
+        return all(router.planned for router in elsewhere) and not (elsewhere and self._fabric.moving)
 
     def _plan_ports(self, node: Node, names: set[str]) -> None:
         for name in sorted(names):
             node.plan_port(name, self.networks.agreed(node.name), self.networks.vids(), self._fabric)
+        ports = {port.name: port.machine for port in node.ports}
+        concerned = node.routers.keys() if names - ports.keys() else {ports[name] for name in names}
+        for machine in sorted(concerned & node.routers.keys()):
+            self._homes.plan(machine)
 
     def _plan_all_ports(self) -> None:
         for node in self._nodes.values():
@@ -109,18 +143,49 @@ class Facts:
         was_planned = router.planned
         if router.apply(change):
             self._plan_ports(node, {port.name for port in node.ports if port.machine == router.name})
+            self._homes.plan(router.name)
+        self._mirror(node, router.name, change)
         if router.planned and not was_planned:
             node.flows.release(router.number)
             log.info("router in sync router=%s node=%s routes=%d", router.name, node.name, len(router.rib))
 
-    def close(self, node: Node, name: str) -> None:
+    def _mirror(self, node: Node, name: str, change: Change) -> None:
+        """Let a node that the router may come to know what its tables are."""
+        for other in self._nodes.values():
+            copy = other.routers.get(name)
+            if other is not node and copy is not None and other.machine(name) is None and node.machine(name):
+                inbox = other.router_inboxes[name]
+                inbox.seed(change.upserts)
+                for kind, key in change.withdrawals:
+                    inbox.facts.pop(kind, key)
+                copy.apply(Change(change.upserts, change.withdrawals))
+
+    def prepare(self, node: Node, home: Node, name: str) -> None:
+        """Give a node the router's tables as they are at its home, before or while its VM comes."""
+        source = home.routers[name]
+        inbox = node.router_inboxes.get(name)
+        if inbox is None:
+            inbox = node.router_inboxes[name] = Inbox(name)
+            inbox.seed(home.router_inboxes[name].facts.values())
+        if name not in node.routers:
+            self._create(node, source.machine, planned=source.planned)
+
+    def close(self, node: Node, name: str, *, moved: bool) -> None:
         """The router does not run on the node any more, or its client starts from nothing."""
+        if node.machine(name) is None:
+            self._left(node, name, moved=moved)
+            return
         node.router_inboxes.pop(name, None)
         router = node.routers.get(name)
         if router is not None:
-            self._remove(node, router)
+            self.remove(node, name)
             self._machine(node, name)
             self._plan_ports(node, {port.name for port in node.ports if port.machine == name})
+
+    def _left(self, node: Node, name: str, *, moved: bool) -> None:
+        node.leaving.discard(name)
+        if name in node.routers and not (self.watcher and self.watcher.left(name, node, moved=moved)):
+            self.remove(node, name)
 
     def _machine(self, node: Node, name: str) -> None:
         """A machine's definition is new, changed or gone."""
@@ -128,26 +193,39 @@ class Facts:
         router = node.routers.get(name)
         if machine is None or machine.kind is not MachineKind.ROUTER:
             if router is not None:
-                self._remove(node, router)
+                node.leaving.add(name)
             return
+        node.leaving.discard(name)
+        if router is None or router.machine != machine or router.vids != self._vids(node, machine):
+            was_planned = router is not None and router.planned
+            if router is not None:
+                router.unplan()
+            inbox = node.router_inboxes.get(name)
+            self._create(node, machine, planned=was_planned or (inbox is not None and inbox.in_sync))
+        self._homes.settle_in(name, node.name)
+        if self._homes.home(name) != node.name and self.watcher is not None:
+            self.watcher.arrived(name, node)
+
+    def _vids(self, node: Node, machine: Machine) -> dict[int, int]:
         vids = self.networks.agreed(node.name)
-        places = {item.number: vids[item.network] for item in machine.interfaces if item.network in vids}
-        if router is not None and router.machine == machine and router.vids == places:
-            return
-        was_planned = router is not None and router.planned
-        if router is not None:
-            router.unplan()
-        router = Router(self._ids.of(name.encode()), machine, Place(node.flows, places), self._reactive)
-        node.routers[name] = router
-        inbox = node.router_inboxes.get(name)
+        return {item.number: vids[item.network] for item in machine.interfaces if item.network in vids}
+
+    def _create(self, node: Node, machine: Machine, *, planned: bool) -> None:
+        place = Place(node.flows, self._vids(node, machine))
+        router = Router(self._ids.of(machine.name.encode()), machine, place, self._reactive)
+        node.routers[machine.name] = router
+        inbox = node.router_inboxes.get(machine.name)
         if inbox is not None:
             router.load(inbox.facts.values())
-            if inbox.in_sync or was_planned:
-                router.plan()
+        if planned:
+            router.plan()
 
-    def _remove(self, node: Node, router: Router) -> None:
+    def remove(self, node: Node, name: str) -> None:
+        """Want nothing of the router on the node any more."""
+        router = node.routers[name]
+        self._homes.leave(name, node.name)
         router.unplan()
-        del node.routers[router.name]
-        node.router_inboxes.pop(router.name, None)
+        del node.routers[name]
+        node.router_inboxes.pop(name, None)
         node.flows.release(router.number)
-        log.info("router gone router=%s node=%s", router.name, node.name)
+        log.info("router gone router=%s node=%s", name, node.name)

@@ -46,6 +46,7 @@ class Node:
         self.port_up: dict[int, bool] = {}
         self.learned: dict[tuple[int, int, bytes], Location] = {}
         self.acks: dict[str, int] = {}
+        self.leaving: set[str] = set()
         self._behind: dict[str, Behind] = {}
 
     @property
@@ -121,15 +122,15 @@ class Node:
             return {}
         router = self.routers.get(machine.name) if machine.kind is MachineKind.ROUTER else None
         behind.members = [(vid, Member(port.number, None))]
+        if router is not None:  # homes.py says where its addresses are
+            claims = router.claims(interface)
+            return pipeline.admit_vif(port.number, vid, interface.mac, claims, router.number, router=True)
         behind.macs = [(vid, interface.mac)]
-        owner = FABRIC if router is None else router.number
-        claims = interface.addresses if router is None else router.claims(interface)
-        flows = pipeline.admit_vif(port.number, vid, interface.mac, claims, owner, router=router is not None)
-        if router is not None:
-            flows |= pipeline.to_machine(router.number, interface.number, port.number)
-            if router.routes_at(interface.number):
-                flows |= pipeline.to_router(vid, interface.mac, router.number, interface.number)
-        return flows
+        return pipeline.admit_vif(port.number, vid, interface.mac, interface.addresses, FABRIC, router=False)
+
+    def vif(self, machine: str, interface: int) -> int | None:
+        """Return the number of the port to which a machine's interface is plugged here."""
+        return next((p.number for p in self.ports if p.machine == machine and p.interface == interface), None)
 
     def _tell(self, name: str, behind: Behind, fabric: Fabric) -> None:
         """Let the fabric know what is new or gone behind a port."""

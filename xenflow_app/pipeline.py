@@ -238,6 +238,14 @@ def _admit_discovery(
         sheet.add(table, 45000, _DROP, in_port=port, dl_type=ETH_IPV6, nw_proto=ICMP6, icmp6_type=kind)
 
 
+def admit_announcement(port: int, mac: bytes, owner: Owner) -> Flows:
+    """Return the flow that takes the announcement from the vif where it is expected, before everything else."""
+    sheet = Sheet(Kind.ADMISSION, owner)
+    frame: MatchFields = {"in_port": port, "dl_src": mac, "dl_dst": ANNOUNCEMENT_MAC, "vlan_tci": (0, VLAN_PRESENT)}
+    sheet.add(Table.ADMISSION, 65100, actions.controller(), frame, dl_type=ETH_ARP, arp_op=2, arp_sha=mac)
+    return sheet.flows
+
+
 def admit_trunk(port: int, vids: Iterable[int]) -> Flows:
     """Return what may come in from another node: one tag, of a network that exists; and probes, to the controller."""
     sheet = Sheet(Kind.ADMISSION, FABRIC)
@@ -295,6 +303,13 @@ def to_machine(router: int, interface: int, port: int) -> Flows:
     """Return the flow that hands a packet to the router's VM on one interface: all that depends on the vif's port."""
     sheet = Sheet(Kind.LOCAL, router)
     sheet.add(Table.MACHINE, 100, leave_vif(port), reg1=interface, reg2=router)
+    return sheet.flows
+
+
+def to_machine_elsewhere(router: int, interface: int, trunk: int) -> Flows:
+    """Return the flow that sends a packet for the router's VM, which runs on another node, there: by layer 2."""
+    sheet = Sheet(Kind.LOCAL, router)
+    sheet.add(Table.MACHINE, 100, leave_trunk(trunk), reg1=interface, reg2=router)
     return sheet.flows
 
 

@@ -29,7 +29,7 @@ class Steps:
         self._fabric = fabric
         self._nodes = nodes
         self._emit = emit
-        self._tokens: dict[int, tuple[Node, int]] = {}
+        self._tokens: dict[int, tuple[Node, Callable[[], None]]] = {}
         self._last = 0
         self._deadlines: list[tuple[float, Callable[[], None]]] = []
         self._now = 0.0
@@ -38,8 +38,15 @@ class Steps:
         """Let the fabric take what steps it may, and ask for their confirmation."""
         self._now = now
         for name in self._fabric.advance():
-            node = self._nodes[name]
-            node.datapath.when_confirmed(partial(self._ask, node, self._fabric.step))
+            self.when_followed(self._nodes[name], partial(self._fabric.confirmed, name, self._fabric.step))
+
+    def when_followed(self, node: Node, call: Callable[[], None]) -> None:
+        """Call when the node's packets follow all that is desired on it now."""
+        node.datapath.when_confirmed(partial(self._ask, node, call))
+
+    def after(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call when so much time has passed."""
+        self._deadlines.append((self._now + delay_s, call))
 
     def tick(self, now: float) -> None:
         """Give up waiting where it has taken long enough."""
@@ -57,19 +64,19 @@ class Steps:
         """A server says that its node's packets follow the flows."""
         waiting = self._tokens.pop(token, None)
         if waiting is not None:
-            self._fabric.confirmed(waiting[0].name, waiting[1])
+            waiting[1]()
 
     def server_away(self, node: Node, now: float) -> None:
         """Who was asked is gone; packets will have followed after a while."""
         for token in [token for token, (whose, _) in self._tokens.items() if whose is node]:
             self._deadlines.append((now + UNCONFIRMED_S, partial(self.confirmed, token)))
 
-    def _ask(self, node: Node, step: int) -> None:
-        """The flows of a step are in the tables; ask when packets follow them."""
+    def _ask(self, node: Node, call: Callable[[], None]) -> None:
+        """The flows are in the tables; ask when packets follow them."""
         if node.peer is None:
-            self._deadlines.append((self._now + UNCONFIRMED_S, partial(self._fabric.confirmed, node.name, step)))
+            self._deadlines.append((self._now + UNCONFIRMED_S, call))
             return
         self._last += 1
-        self._tokens[self._last] = (node, step)
+        self._tokens[self._last] = (node, call)
         self._deadlines.append((self._now + CONFIRM_TIMEOUT_S, partial(self.confirmed, self._last)))
         self._emit(ToPeer(node.peer, Confirm(self._last)))

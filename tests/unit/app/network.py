@@ -22,7 +22,7 @@ from xenflow.model import (
 )
 from xenflow.replica import Outbox
 from xenflow.tls import TlsFiles
-from xenflow.wire import NODE_SCOPE, VERSION, Ack, Confirm, Confirmed, Hello, Message, Role
+from xenflow.wire import NODE_SCOPE, VERSION, Ack, Close, Confirm, Confirmed, Hello, Message, Role
 from xenflow_app.controller import Controller
 from xenflow_app.effects import ToPeer, ToSwitch
 from xenflow_app.openflow.values import Features, PacketIn, SwitchMessage, SwitchPort
@@ -49,6 +49,7 @@ class Server:
         self.peer: int | None = None
         self.connection: int | None = None
         self.acks: list[Ack] = []
+        self.told: list[Message] = []
         self.confirms = True
 
     def router(self, name: str) -> Outbox:
@@ -169,7 +170,9 @@ class World:
             return
         if isinstance(message, Ack):
             server.acks.append(message)
-        elif isinstance(message, Confirm) and server.confirms:
+        elif not isinstance(message, Confirm):
+            server.told.append(message)
+        elif server.confirms:
             self.controller.peer_message(peer, Confirmed(message.token), self.now)
 
     # -- facts --------------------------------------------------------------------------------------------------------
@@ -194,6 +197,51 @@ class World:
             outbox.put(fact)
         if server.peer is not None:
             outbox.restart()
+        return outbox
+
+    def unplug(self, node: str, name: str, *, moved: bool) -> Outbox:
+        """The router's VM leaves the node: its vifs and machine go, and the server says whether it was moved."""
+        server = self.servers[node]
+        for port in [fact for fact in server.node.facts.of(Port.KIND).values() if isinstance(fact, Port)]:
+            if port.machine == name:
+                server.node.drop(Port.KIND, port.key)
+        server.node.drop(Machine.KIND, name.encode())
+        self.settle()
+        outbox = server.routers.pop(name)
+        assert server.peer is not None
+        self.controller.peer_message(server.peer, Close(name, moved), self.now)
+        self.settle()
+        return outbox
+
+    def unplug_silently(self, node: str, name: str) -> None:
+        """The router's VM leaves the node before its client has reported there."""
+        server = self.servers[node]
+        for port in [fact for fact in server.node.facts.of(Port.KIND).values() if isinstance(fact, Port)]:
+            if port.machine == name:
+                server.node.drop(Port.KIND, port.key)
+        server.node.drop(Machine.KIND, name.encode())
+        self.settle()
+        assert server.peer is not None
+        self.controller.peer_message(server.peer, Close(name, moved=True), self.now)
+        self.settle()
+
+    def plug(self, node: str, machine: Machine, first_port: int) -> None:
+        """The router's VM is on the node: its vifs are there; its client has not reported yet."""
+        server = self.servers[node]
+        for interface in machine.interfaces:
+            number = first_port + interface.number - 1
+            name = f"{machine.name}-{interface.number}"
+            server.node.put(Port(name, number, PortKind.VIF, machine.name, interface.number))
+        server.node.put(machine)
+        self.settle()
+
+    def report(self, node: str, old: Outbox) -> Outbox:
+        """The router's client reports to the node's server all that it knows."""
+        outbox = self.servers[node].routers[old.scope] = Outbox(old.scope)
+        for fact in old.facts.values():
+            outbox.put(fact)
+        outbox.restart()
+        self.settle()
         return outbox
 
     def host(self, node: str, name: str, network: str, address: bytes, port: int) -> None:

@@ -148,11 +148,7 @@ def test_a_machine_that_left_takes_its_flows_along() -> None:
     world = small()
     number = world.controller.nodes["a"].routers["r1"].number
     server = world.servers["a"]
-    server.routers.pop("r1")
-    server.node.drop(11, b"r1")
-    server.node.drop(12, b"r1-1")
-    server.node.drop(12, b"r1-2")
-    world.settle()
+    world.unplug("a", "r1", moved=False)
     assert not [v for v in server.switch.flows.values() if int.from_bytes(v[4:8], "big") == number]
 
 

@@ -1,0 +1,320 @@
+"""Migrations on a network in memory: where the flows are at each step, and that every way out leaves one node clean."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.app.network import World, mac
+from xenflow.announcement import Announcement, build
+from xenflow.model import Hop, Machine, MachineKind, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
+from xenflow.replica import Outbox
+from xenflow.wire import Announce, Announced, Define, Message, Move, Progress, Undefine
+from xenflow_app import pipeline
+from xenflow_app.migration import State
+from xenflow_app.openflow import actions, nxm
+from xenflow_app.openflow.values import PacketIn
+from xenflow_app.pipeline import Table
+
+RING = (("a", 1, "b", 1), ("b", 2, "c", 1), ("c", 2, "a", 2))
+GATEWAY = bytes([10, 0, 0, 9])
+FIRST = mac(101)
+
+
+def world() -> World:
+    """r1 on node a, in two networks, with a neighbor on node c; the target is b."""
+    world = World("abc", RING)
+    world.network("core", 30)
+    world.network("edge", 40)
+    router = world.router("a", "r1", {"core": "10.0.0.1/24", "edge": "10.0.1.1/24"}, 101)
+    router.put(Route(pack_prefix("10.9.0.0/16"), RouteKind.UNICAST, (Hop(1, GATEWAY),)))
+    router.put(Neighbor(1, GATEWAY, mac(200)))
+    world.host("c", "h1", "core", GATEWAY, 200)
+    world.start()
+    return world
+
+
+def told(world: World, node: str, kind: type[Message]) -> list[Message]:
+    return [message for message in world.servers[node].told if type(message) is kind]
+
+
+def answer(world: World, node: str, number: int, error: str = "") -> None:
+    peer = world.servers[node].peer
+    assert peer is not None
+    world.controller.peer_message(peer, Progress(number, True, error), world.now)
+    world.settle()
+
+
+def number_of(world: World) -> int:
+    for node in "ab":
+        router = world.controller.nodes[node].routers.get("r1")
+        if router is not None:
+            return router.number
+    raise AssertionError("no r1")
+
+
+def of_router(world: World, node: str, number: int) -> dict[bytes, bytes]:
+    flows = world.servers[node].switch.flows
+    return {key: value for key, value in flows.items() if int.from_bytes(value[4:8], "big") == number}
+
+
+def entrance(vid: int, address: bytes) -> bytes:
+    return nxm.flow_key(Table.LINK, 100, reg0=vid, dl_dst=address)
+
+
+def way(world: World, node: str) -> bytes:
+    return world.servers[node].switch.flows[nxm.flow_key(Table.EGRESS, 100, reg0=30, dl_dst=FIRST)][12:]
+
+
+def begin(world: World) -> int:
+    assert world.controller.moves.start("r1", "b") == ""
+    world.controller.tick(world.now)
+    world.settle()
+    (define,) = told(world, "b", Define)
+    assert isinstance(define, Define)
+    return define.number
+
+
+def machine(world: World) -> Machine:
+    found = (
+        world.servers["a"].node.facts.of(Machine.KIND).get(b"r1")
+        or world.servers["b"].node.facts.of(Machine.KIND)[b"r1"]
+    )
+    assert isinstance(found, Machine)
+    return found
+
+
+def carry(world: World) -> Outbox:
+    """The VM goes from a to b; its client has not reported yet."""
+    definition = machine(world)
+    outbox = world.unplug("a", "r1", moved=True)
+    world.plug("b", definition, 301)
+    return outbox
+
+
+def announce(world: World, key: bytes | None = None, *, epoch: int = 0) -> None:
+    asked = told(world, "b", Announce)[-1]
+    assert isinstance(asked, Announce)
+    for number, address in ((301, mac(101)), (302, mac(102))):
+        frame = build(Announcement(address, bytes([10, 0, number % 2, 1]), epoch or asked.epoch), key or asked.key)
+        world.say("b", PacketIn(Table.ADMISSION, 0, 1, number, (0,) * 8, frame, len(frame)))
+
+
+def finish(world: World) -> None:
+    world.run(2.0)
+
+
+def state(world: World) -> str:
+    moves = world.controller.moves
+    return moves.under_way["r1"].state if "r1" in moves.under_way else moves.ended[-1].state
+
+
+def test_a_planned_move_goes_step_by_step_and_leaves_nothing_behind() -> None:
+    net = world()
+    number = number_of(net)
+    before = of_router(net, "a", number)
+    order = begin(net)
+    assert state(net) == State.PREPARING
+    answer(net, "b", order)
+    assert state(net) == State.MOVING
+    assert told(net, "a", Move) == [Move(order, "r1", "b")]
+    prepared = of_router(net, "b", number)
+    routes = {key for key in before if key[0] in (Table.FIB, Table.NEIGHBOR, Table.REWRITE, Table.ONLINK)}
+    assert routes <= prepared.keys()
+    assert entrance(30, FIRST) not in prepared
+    assert of_router(net, "a", number) == before
+    outbox = carry(net)
+    assert state(net) == State.RESUMING
+    assert entrance(30, FIRST) in of_router(net, "a", number)
+    assert entrance(30, FIRST) in of_router(net, "b", number)
+    assert way(net, "c") == actions.output(2)
+    net.report("b", outbox)
+    assert state(net) == State.ANNOUNCING
+    assert way(net, "c") == actions.output(2)
+    announce(net)
+    assert told(net, "b", Announced)
+    assert way(net, "c") == actions.output(1)
+    finish(net)
+    assert state(net) == State.DONE
+    assert of_router(net, "a", number) == {}
+    assert told(net, "a", Undefine)
+    after = of_router(net, "b", number)
+    assert after.keys() & routes == routes
+    for server in net.servers.values():
+        assert server.switch.flows == net.controller.nodes[server.name].flows.desired
+    sent = [server.switch.flow_mods for server in net.servers.values()]
+    net.start()
+    assert [server.switch.flow_mods for server in net.servers.values()] == sent
+
+
+def test_what_only_the_vm_can_answer_follows_it_by_layer_2() -> None:
+    net = world()
+    number = number_of(net)
+    answer(net, "b", begin(net))
+    carry(net)
+    local = nxm.flow_key(Table.MACHINE, 100, reg1=1, reg2=number)
+    assert net.servers["a"].switch.flows[local][12:] == actions.output(1)
+    assert net.servers["b"].switch.flows[local][12:] == actions.strip_vlan() + actions.output(301)
+
+
+def test_a_route_that_changes_during_the_move_changes_on_the_target_too() -> None:
+    net = world()
+    number = number_of(net)
+    answer(net, "b", begin(net))
+    router = net.servers["a"].routers["r1"]
+    router.put(Route(pack_prefix("10.8.0.0/16"), RouteKind.UNICAST, (Hop(1, GATEWAY),)))
+    router.drop(Route.KIND, pack_prefix("10.9.0.0/16"))
+    net.settle()
+    for node in "ab":
+        assert pipeline.route_key(number, pack_prefix("10.8.0.0/16")) in of_router(net, node, number)
+        assert pipeline.route_key(number, pack_prefix("10.9.0.0/16")) not in of_router(net, node, number)
+
+
+def test_what_the_client_knows_no_more_after_the_move_goes() -> None:
+    net = world()
+    number = number_of(net)
+    answer(net, "b", begin(net))
+    outbox = carry(net)
+    outbox.drop(Route.KIND, pack_prefix("10.9.0.0/16"))
+    net.report("b", outbox)
+    assert pipeline.route_key(number, pack_prefix("10.9.0.0/16")) not in of_router(net, "b", number)
+
+
+@pytest.mark.parametrize("when", ["preparing", "moving"])
+@pytest.mark.parametrize("how", ["abort", "failure"])
+def test_before_the_vm_arrives_everything_leads_back(when: str, how: str) -> None:
+    net = world()
+    number = number_of(net)
+    before = {name: dict(server.switch.flows) for name, server in net.servers.items()}
+    order = begin(net)
+    if when == "moving":
+        answer(net, "b", order)
+    if how == "abort":
+        assert net.controller.moves.abort("r1") == ""
+        net.controller.tick(net.now)
+        net.settle()
+        if when == "moving":
+            answer(net, "a", order, "cancelled")
+    else:
+        answer(net, "b" if when == "preparing" else "a", order, "out of memory")
+    assert state(net) == State.FAILED
+    assert {name: dict(server.switch.flows) for name, server in net.servers.items()} == before
+    assert told(net, "b", Undefine)
+    assert of_router(net, "b", number) == {}
+    # and a retry succeeds
+    net.servers["b"].told.clear()
+    answer(net, "b", begin(net))
+    net.report("b", carry(net))
+    announce(net)
+    finish(net)
+    assert state(net) == State.DONE
+
+
+def test_a_vm_that_returns_before_the_others_have_turned_is_taken_back() -> None:
+    net = world()
+    number = number_of(net)
+    before = {name: dict(server.switch.flows) for name, server in net.servers.items()}
+    answer(net, "b", begin(net))
+    definition = machine(net)
+    outbox = carry(net)
+    net.unplug_silently("b", "r1")
+    net.plug("a", definition, 101)
+    net.report("a", outbox)
+    finish(net)
+    assert state(net) == State.FAILED
+    assert of_router(net, "b", number) == {}
+    assert {name: dict(server.switch.flows) for name, server in net.servers.items()} == before
+
+
+def test_a_move_by_hand_ends_in_the_same_state() -> None:
+    net = world()
+    number = number_of(net)
+    outbox = carry(net)
+    assert state(net) == State.RESUMING
+    assert of_router(net, "a", number)
+    net.report("b", outbox)
+    announce(net)
+    finish(net)
+    assert state(net) == State.DONE
+    assert of_router(net, "a", number) == {}
+    for server in net.servers.values():
+        assert server.switch.flows == net.controller.nodes[server.name].flows.desired
+
+
+def test_a_move_by_hand_that_arrives_nowhere_is_held_and_then_removed() -> None:
+    net = world()
+    number = number_of(net)
+    net.unplug("a", "r1", moved=True)
+    assert entrance(30, FIRST) in of_router(net, "a", number)
+    net.run(30)
+    assert entrance(30, FIRST) in of_router(net, "a", number)
+    net.run(35)
+    assert of_router(net, "a", number) == {}
+
+
+def test_a_vm_that_is_destroyed_is_removed_at_once() -> None:
+    net = world()
+    number = number_of(net)
+    answer(net, "b", begin(net))
+    net.unplug("a", "r1", moved=False)
+    assert of_router(net, "a", number) == {}
+    assert of_router(net, "b", number) == {}
+    assert state(net) == State.FAILED
+
+
+def test_forged_announcements_are_ignored_and_counted() -> None:
+    net = world()
+    answer(net, "b", begin(net))
+    net.report("b", carry(net))
+    asked = told(net, "b", Announce)[-1]
+    assert isinstance(asked, Announce)
+    announce(net, key=b"another key of 32 bytes .........")
+    announce(net, epoch=asked.epoch - 1)
+    assert state(net) == State.ANNOUNCING
+    assert net.controller.moves.ignored_announcements == 4
+    announce(net)
+    finish(net)
+    assert state(net) == State.DONE
+
+
+def test_a_client_that_never_announces_does_not_stop_the_move() -> None:
+    net = world()
+    answer(net, "b", begin(net))
+    net.report("b", carry(net))
+    net.run(12)
+    assert state(net) == State.DONE
+
+
+def test_a_move_is_refused_with_the_reason() -> None:
+    net = world()
+    moves = net.controller.moves
+    assert "no router 'nobody'" in moves.start("nobody", "b")
+    assert "'z' is not known" in moves.start("r1", "z")
+    assert "on node a already" in moves.start("r1", "a")
+    net.disconnect("b")
+    assert "its server is away" in moves.start("r1", "b")
+    net.connect("b")
+    begin(net)
+    assert "already" in moves.start("r1", "c")
+    assert "not on its way" in moves.abort("r2")
+
+
+def test_a_controller_that_was_away_during_the_move_catches_up() -> None:
+    net = world()
+    number = number_of(net)
+    definition = machine(net)
+    a, b = net.servers["a"], net.servers["b"]
+    outbox = a.routers.pop("r1")
+    for port in [fact for fact in a.node.facts.of(Port.KIND).values() if isinstance(fact, Port)]:
+        if port.kind is PortKind.VIF:
+            a.node.drop(Port.KIND, port.key)
+    a.node.drop(Machine.KIND, b"r1")
+    for interface in definition.interfaces:
+        b.node.put(Port(f"r1-{interface.number}", 300 + interface.number, PortKind.VIF, "r1", interface.number))
+    b.node.put(definition)
+    b.routers["r1"] = outbox
+    assert definition.kind is MachineKind.ROUTER
+    net.start()
+    finish(net)
+    assert of_router(net, "a", number) == {}
+    assert entrance(30, FIRST) in of_router(net, "b", number)
+    assert way(net, "c") == actions.output(1)

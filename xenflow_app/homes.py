@@ -1,0 +1,120 @@
+"""Where the routers are: which node routes for a router's addresses, and how its VM is reached.
+
+Place in the flow: machines, ports, migrations -> *home, and the nodes that route* -> link and local flows, Fabric.
+
+A router has one *home*, where its addresses are. While it moves two nodes route for it: whichever a packet comes to
+first, with the same tables. Its VM is where its vifs are; a node that routes for it without having the VM hands what
+only the VM can answer to the node that has it, by layer 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xenflow.model import Interface
+from xenflow_app import pipeline
+from xenflow_app.fabric import Fabric, Location, Member
+from xenflow_app.node import Node
+from xenflow_app.router import Router
+
+
+class Homes:
+    """See the module. What it keeps true: a router that runs somewhere has a home, and its home routes."""
+
+    def __init__(self, nodes: Mapping[str, Node], fabric: Fabric) -> None:
+        self._nodes = nodes
+        self._fabric = fabric
+        self._home: dict[str, str] = {}
+        self._routing: dict[str, set[str]] = {}
+
+    def home(self, name: str) -> str | None:
+        """Return the node where the router's addresses are."""
+        return self._home.get(name)
+
+    def settle_in(self, name: str, node: str) -> None:
+        """The router appears on a node; that is its home if it has none."""
+        if name not in self._home:
+            self._home[name] = node
+            self._routing[name] = {node}
+
+    def route_also(self, name: str, node: str) -> None:
+        """Another node, which has the VM now, routes for it too and gets its addresses; the others turn later."""
+        self._home[name] = node
+        self._routing.setdefault(name, set()).add(node)
+        self.plan(name, hold=True)
+
+    def turn(self, name: str) -> None:
+        """Let the other nodes turn to the home."""
+        for vid, mac in self.addresses(name):
+            self._fabric.release(vid, mac)
+
+    def have_turned(self, name: str) -> bool:
+        """Tell whether all nodes send to the home."""
+        return all(self._fabric.has_turned(vid, mac) for vid, mac in self.addresses(name))
+
+    def leave(self, name: str, node: str, *, back_to: str | None = None) -> None:
+        """The node routes for it no more; `back_to` becomes its home if the node was."""
+        self._routing.get(name, set()).discard(node)
+        if self._home.get(name) == node:
+            if back_to is None:
+                for vid, mac in self.addresses(name):
+                    self._fabric.forget(vid, mac)
+                del self._home[name]
+                self._routing.pop(name, None)
+            else:
+                self._home[name] = back_to
+                self._routing.setdefault(name, set()).add(back_to)
+        self.plan(name)
+
+    def addresses(self, name: str) -> list[tuple[int, bytes]]:
+        """Return the router's (VLAN id, MAC) pairs, by its definition at its home."""
+        router = self._router(self._home.get(name, ""), name)
+        if router is None:
+            return []
+        return [
+            (router.vids[item.number], item.mac) for item in router.machine.interfaces if item.number in router.vids
+        ]
+
+    def apart(self) -> list[str]:
+        """Return the routers for which more than one node routes."""
+        return [name for name, nodes in self._routing.items() if len(nodes) > 1]
+
+    def plan(self, name: str, *, hold: bool = False) -> None:
+        """Plan how the router is entered and how its VM is reached, on every node that has its tables."""
+        for node in self._nodes.values():
+            router = node.routers.get(name)
+            if router is not None:
+                for interface in router.machine.interfaces:
+                    self._plan_interface(node, router, interface)
+        home = self._nodes.get(self._home.get(name, ""))
+        router = None if home is None else home.routers.get(name)
+        if home is None or router is None:
+            return
+        for interface in router.machine.interfaces:
+            port = home.vif(name, interface.number)
+            vid = router.vids.get(interface.number)
+            if port is not None and vid is not None:
+                self._fabric.locate(vid, interface.mac, Location(home.name, Member(port, None)), hold=hold)
+
+    def _plan_interface(self, node: Node, router: Router, interface: Interface) -> None:
+        number, vid = interface.number, router.vids.get(interface.number)
+        flows: pipeline.Flows = {}
+        if vid is not None:
+            port = node.vif(router.name, number)
+            if port is not None:
+                flows |= pipeline.to_machine(router.number, number, port)
+            elif (trunk := self._toward_machine(node, router.name, number)) is not None:
+                flows |= pipeline.to_machine_elsewhere(router.number, number, trunk)
+            if node.name in self._routing.get(router.name, ()) and router.routes_at(number):
+                flows |= pipeline.to_router(vid, interface.mac, router.number, number)
+        node.flows.want_group((router.number, "link", number), flows)
+
+    def _toward_machine(self, node: Node, name: str, number: int) -> int | None:
+        """Return the trunk by which a node reaches the node that has the router's VM."""
+        there = next((item.name for item in self._nodes.values() if item is not node and item.vif(name, number)), None)
+        way = None if there is None else self._fabric.way(node.name, there)
+        return None if way is None else way.at(node.name).port
+
+    def _router(self, node: str, name: str) -> Router | None:
+        found = self._nodes.get(node)
+        return None if found is None else found.routers.get(name)

@@ -1,0 +1,327 @@
+"""The migrations that are under way: what is true is put to the table, what the table says is done (sans-IO).
+
+Place in the flow: operator, servers, announcements, confirmations -> *events -> migration.TABLE -> actions* -> Facts,
+Homes, servers.
+
+Events are not remembered but repeated: after each transition everything that is true is put to the table again, so that
+what came early counts when its time has come. A move that somebody started with the hypervisor's own means is found by
+the VM's arrival, and enters at RESUMING.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from xenflow.announcement import parse
+from xenflow.model import ANNOUNCEMENT_MAC
+from xenflow.wire import Announce, Announced, CancelMove, Define, Message, Move, Progress, Undefine
+from xenflow_app import pipeline
+from xenflow_app.facts import Facts
+from xenflow_app.homes import Homes
+from xenflow_app.migration import ENDED, Action, Event, State, step
+from xenflow_app.node import Node
+from xenflow_app.openflow.values import PacketIn
+from xenflow_app.steps import Steps
+
+log = logging.getLogger(__name__)
+
+OVERDUE_S = {State.PREPARING: 10.0, State.INSTALLING: 30.0, State.RESUMING: 60.0, State.ANNOUNCING: 10.0}
+"""How long a state may last; what then happens is in the table."""
+DRAIN_S = 1.0
+"""How long the source goes on after nothing leads to it any more."""
+REPEAT_S = 1.0
+"""How often the client is asked again to announce."""
+HOLD_S = 60.0
+"""How long a router whose VM has left, and has not arrived anywhere, is forwarded for."""
+KEPT = 100
+"""Ended migrations that are remembered."""
+
+
+@dataclass(slots=True)
+class Migration:
+    """One move. `reached` holds (state, seconds since the start); `truths` what has come true by a call."""
+
+    number: int
+    name: str
+    source: str
+    target: str
+    planned: bool
+    started: float
+    epoch: int
+    state: State = State.PREPARING
+    since: float = 0.0
+    percent: int = 0
+    error: str = ""
+    key: bytes = field(default_factory=lambda: os.urandom(32))
+    reached: list[tuple[State, float]] = field(default_factory=list)
+    truths: set[Event] = field(default_factory=set)
+    heard: set[bytes] = field(default_factory=set)
+    asked: float = 0.0
+    following: bool = False
+
+
+class Moves:
+    """See the module. `send` takes a node and a message for its server, and tells whether it can be sent."""
+
+    def __init__(
+        self, nodes: Mapping[str, Node], facts: Facts, homes: Homes, steps: Steps, send: Callable[[Node, Message], bool]
+    ) -> None:
+        self.under_way: dict[str, Migration] = {}
+        self.ended: list[Migration] = []
+        self.ignored_announcements = 0
+        self._nodes = nodes
+        self._facts = facts
+        self._homes = homes
+        self._steps = steps
+        self._send = send
+        self._held: dict[tuple[str, str], float] = {}
+        self._last = 0
+        self._now = 0.0
+        facts.watcher = self
+
+    # -- operators ---------------------------------------------------------------------------------------------------
+
+    def start(self, name: str, target: str) -> str:
+        """Begin to move a router; return why it cannot be, or nothing."""
+        source = self._homes.home(name)
+        node = self._nodes.get(target)
+        if source is None:
+            return f"no router {name!r} runs anywhere"
+        if node is None or not node.known:
+            return f"node {target!r} is not known; known are {', '.join(sorted(self._nodes))}"
+        if target == source:
+            return f"router {name!r} is on node {target} already"
+        if name in self.under_way:
+            moving = self.under_way[name]
+            return f"router {name!r} is on its way from {moving.source} to {moving.target} already ({moving.state})"
+        if node.peer is None or node.switch is None or not node.flows.ready:
+            return (
+                f"node {target} is not in sync: " + ("its server" if node.peer is None else "its switch") + " is away"
+            )
+        router = self._nodes[source].routers[name]
+        if not router.planned:
+            return f"router {name!r} is not in sync: its client has not reported yet"
+        missing = {item.network for item in router.machine.interfaces} - node.networks.keys()
+        if missing:
+            return f"node {target} has no network {', '.join(sorted(missing))}"
+        self._begin(name, source, target, planned=True)
+        return ""
+
+    def abort(self, name: str) -> str:
+        """Want a router back where it comes from; return why it cannot be, or nothing."""
+        move = self.under_way.get(name)
+        if move is None:
+            return f"router {name!r} is not on its way"
+        if step(move.state, Event.ABORT)[0] is move.state:
+            return f"router {name!r} is {move.state}: too late to go back"
+        self._put(move, Event.ABORT)
+        return ""
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def arrived(self, name: str, node: Node) -> None:
+        """The router's VM is on a node that is not its home."""
+        home = self._homes.home(name)
+        if name not in self.under_way and home is not None:
+            self._begin(name, home, node.name, planned=False)
+
+    def left(self, name: str, node: Node, *, moved: bool) -> bool:
+        """The router's VM is not on the node any more; return whether its flows stay for now."""
+        move = self.under_way.get(name)
+        if move is not None and node.name in (move.source, move.target):
+            if not moved and not any(other.machine(name) for other in self._nodes.values()):
+                self._destroyed(move)
+            return True
+        if moved:
+            self._held[name, node.name] = self._now
+        return moved
+
+    def progress(self, message: Progress) -> None:
+        """A server says how an order goes."""
+        move = next((item for item in self.under_way.values() if item.number == message.number), None)
+        if move is None:
+            return
+        move.percent = message.percent
+        if message.error:
+            move.error = message.error
+            move.truths.add(Event.CANCELLED if move.state is State.CANCELLING else Event.FAILED)
+        elif message.done and move.state is State.PREPARING:
+            move.truths.add(Event.DEFINED)
+
+    def announced(self, node: Node, packet: PacketIn) -> None:
+        """An announcement came in at a vif of the node; what nobody waits for, or is not proven, is only counted."""
+        for move in self.under_way.values():
+            said = parse(packet.data, move.key)
+            if said is not None and said.epoch == move.epoch and move.target == node.name:
+                move.heard.add(said.mac)
+                return
+        self.ignored_announcements += 1
+
+    def tick(self, now: float) -> None:
+        """Time has passed; what is held too long goes."""
+        self._now = now
+        for (name, where), since in list(self._held.items()):
+            node = self._nodes[where]
+            if node.machine(name) is not None or name not in node.routers or name in self.under_way:
+                del self._held[name, where]
+            elif now - since >= HOLD_S:
+                del self._held[name, where]
+                self._facts.remove(node, name)
+
+    def poll(self, now: float) -> None:
+        """Put everything that is true to the table, until nothing changes."""
+        self._now = now
+        for move in list(self.under_way.values()):
+            while move.state not in ENDED and any(self._put(move, event) for event in self._true(move)):
+                pass
+            if move.state is State.ANNOUNCING and now - move.asked >= REPEAT_S:
+                self._ask_to_announce(move)
+
+    def next_deadline(self) -> float:
+        """Return when `poll` should be called again."""
+        return self._now + 0.05 if self.under_way else float("inf")
+
+    # -- the table ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, name: str, source: str, target: str, *, planned: bool) -> None:
+        self._last += 1
+        epoch = time.time_ns() // 1_000_000
+        move = Migration(self._last, name, source, target, planned, self._now, epoch)
+        move.since = self._now
+        self.under_way[name] = move
+        self._held.pop((name, source), None)
+        self._note(move, "asked for" if planned else "found under way")
+        if planned:
+            machine = self._nodes[source].routers[name].machine
+            if not self._send(self._nodes[target], Define(move.number, machine, machine.max_routes, epoch)):
+                move.truths.add(Event.FAILED)
+                move.error = f"the server of node {target} is away"
+
+    def _true(self, move: Migration) -> list[Event]:
+        """Return what is true of a migration now."""
+        source, target = self._nodes[move.source], self._nodes[move.target]
+        events = [*sorted(move.truths)]
+        if target.machine(move.name) is not None:
+            events.append(Event.ARRIVED)
+            self._watch_sync(move, target)
+        elif source.machine(move.name) is not None and move.state in (State.RESUMING, State.ANNOUNCING):
+            events.append(Event.RETURNED)
+        if move.heard and move.heard >= self._expected(move, target):
+            events.append(Event.ANNOUNCED)
+        if move.state is State.REPOINTING and self._homes.have_turned(move.name):
+            events.append(Event.REPOINTED)
+        if move.state is State.UNDOING:
+            events.append(Event.UNDONE)
+        if self._now - move.since >= OVERDUE_S.get(move.state, float("inf")):
+            events.append(Event.OVERDUE)
+        return events
+
+    def _watch_sync(self, move: Migration, target: Node) -> None:
+        """Once the client's tables are complete on the target: wait until its packets follow them."""
+        inbox = target.router_inboxes.get(move.name)
+        if move.state is State.RESUMING and not move.following and inbox is not None and inbox.in_sync:
+            move.following = True
+            self._steps.when_followed(target, partial(move.truths.add, Event.IN_SYNC))
+
+    def _expected(self, move: Migration, target: Node) -> set[bytes]:
+        router = target.routers.get(move.name)
+        if router is None:
+            return set()
+        return {item.mac for item in router.machine.interfaces if router.routes_at(item.number)}
+
+    def _put(self, move: Migration, event: Event) -> bool:
+        """Put an event to the table; tell whether the state has changed."""
+        state, actions = step(move.state, event)
+        if state is move.state:
+            return False
+        before, move.state, move.since = move.state, state, self._now
+        self._note(move, event, before)
+        for action in actions:
+            self._act(move, action)
+        if state in ENDED:
+            del self.under_way[move.name]
+            self.ended = [*self.ended[1 - KEPT :], move]
+        return True
+
+    def _note(self, move: Migration, why: str, before: State | None = None) -> None:
+        move.reached.append((move.state, self._now - move.started))
+        log.info(
+            "migration router=%s source=%s target=%s from=%s to=%s why=%s error=%s",
+            *(move.name, move.source, move.target, before or "-", move.state, why, move.error or "-"),
+        )
+
+    def _act(self, move: Migration, action: Action) -> None:
+        source, target, name = self._nodes[move.source], self._nodes[move.target], move.name
+        match action:
+            case Action.INSTALL:
+                self._facts.prepare(target, source, name)
+                self._steps.when_followed(target, partial(move.truths.add, Event.INSTALLED))
+            case Action.START:
+                if not self._send(source, Move(move.number, name, target.name)):
+                    move.truths.add(Event.FAILED)
+                    move.error = f"the server of node {source.name} is away"
+            case Action.CANCEL:
+                self._send(source, CancelMove(move.number))
+            case Action.ROUTE:
+                self._homes.route_also(name, target.name)
+            case Action.ANNOUNCE:
+                self._expect(move, target, expected=True)
+                self._ask_to_announce(move)
+            case Action.QUIET:
+                self._expect(move, target, expected=False)
+                self._send(target, Announced(name, move.epoch))
+            case Action.REPOINT:
+                self._homes.turn(name)
+            case Action.LEAVE:
+                self._homes.leave(name, source.name)
+                self._steps.when_followed(source, partial(self._drain, move))
+                if source.switch is None:
+                    self._drain(move)
+            case Action.CLEAN:
+                if name in source.routers:
+                    self._facts.remove(source, name)
+                self._send(source, Undefine(move.number, name, move.epoch))
+            case Action.UNDO:
+                self._homes.leave(name, target.name, back_to=source.name)
+                if name in target.routers and target.machine(name) is None:
+                    self._facts.remove(target, name)
+                self._send(target, Undefine(move.number, name, move.epoch))
+
+    def _ask_to_announce(self, move: Migration) -> None:
+        move.asked = self._now
+        self._send(self._nodes[move.target], Announce(move.name, move.epoch, move.key))
+
+    def _expect(self, move: Migration, target: Node, *, expected: bool) -> None:
+        """Open the vifs of the target for announcements, or close them."""
+        router = target.routers[move.name]
+        for item in router.machine.interfaces:
+            port = target.vif(move.name, item.number)
+            flows: pipeline.Flows = {}
+            if expected and port is not None:
+                flows = pipeline.admit_announcement(port, item.mac, router.number)
+            target.flows.want_group((router.number, "announcement", item.number), flows)
+
+    def _drain(self, move: Migration) -> None:
+        """Nothing leads to the source any more; what is on its way gets a moment."""
+        self._steps.after(DRAIN_S, partial(move.truths.add, Event.DRAINED))
+
+    def _destroyed(self, move: Migration) -> None:
+        """The VM is nowhere any more: nothing is left to move."""
+        del self.under_way[move.name]
+        move.state, move.error = State.FAILED, "the VM was destroyed"
+        self._note(move, "destroyed")
+        self.ended = [*self.ended[1 - KEPT :], move]
+        for where in (move.source, move.target):
+            node = self._nodes[where]
+            if move.name in node.routers:
+                self._facts.remove(node, move.name)
+
+
+def is_announcement(frame: bytes) -> bool:
+    """Tell whether a frame is addressed as announcements are."""
+    return frame[:6] == ANNOUNCEMENT_MAC
