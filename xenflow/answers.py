@@ -241,3 +241,27 @@ class Verified(msgspec.Struct, frozen=True):
     differences: list[Difference]
     more: int = 0
     why: str = ""
+
+
+class Reached(msgspec.Struct, frozen=True):
+    """A state that a migration came to, and after how many seconds."""
+
+    state: str
+    after_s: float
+
+
+class MigrationStatus(msgspec.Struct, frozen=True):
+    """One migration. `planned`: ordered by an operator, not found under way. `percent` is the hypervisor's."""
+
+    number: int
+    router: str
+    source: str
+    target: str
+    planned: bool
+    state: str
+    ended: bool
+    awaited: str
+    percent: int
+    error: str
+    elapsed_s: float
+    reached: list[Reached]

@@ -104,6 +104,11 @@ class Controller:
         self._last_new_node = 0.0
 
     @property
+    def now(self) -> float:
+        """The time of the event that is dealt with, in seconds."""
+        return self._now
+
+    @property
     def networks(self) -> Networks:
         """The virtual networks of all nodes."""
         return self._facts.networks
@@ -179,6 +184,7 @@ class Controller:
             if not isinstance(message, Query):
                 raise RemoteProtocolError(f"{type(message).__name__} from an operator")
             queries.ask(self, message.what, message.arguments, partial(self._answer, peer, message.number))
+            self._finish()
             return
         node = self.nodes[identity.name]
         match message:

@@ -19,7 +19,10 @@ from xenflow import __version__
 from xenflow.errors import ConfigError, XenflowError
 
 BUILT_IN: Final[dict[str, str]] = {
+    "evacuate": "xenflow.cli.migrate:evacuate",
     "flows": "xenflow.cli.flows:flows",
+    "migrate": "xenflow.cli.migrate:migrate",
+    "migrations": "xenflow.cli.migrate:migrations",
     "pki": "xenflow.cli.pki:pki",
     "routers": "xenflow.cli.routers:routers",
     "routes": "xenflow.cli.routers:routes",

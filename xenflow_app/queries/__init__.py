@@ -1,7 +1,7 @@
 """Answers to operators: what the controller knows and why (docs/commands.md).
 
-Place in the flow: Query -> *answer* -> Answer. An answer is JSON in the shape of `xenflow.answers`. Nothing here
-changes anything; what the switches must be asked for first is answered later, in `ask`.
+Place in the flow: Query -> *answer* -> Answer. An answer is JSON in the shape of `xenflow.answers`. Only `moves`
+changes something; what the switches must be asked for first is answered later, in `ask`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 
 from xenflow_app.queries.counters import counted_routers
 from xenflow_app.queries.flows import flows
+from xenflow_app.queries.moves import abort, migrate, migrations
 from xenflow_app.queries.names import QueryError, find_node, find_router
 from xenflow_app.queries.routers import lookup, routers, routes
 from xenflow_app.queries.status import status
@@ -37,6 +38,9 @@ _AT_ONCE: dict[str, _Answering] = {
     "lookup": lookup,
     "flows": flows,
     "trace": trace,
+    "migrate": migrate,
+    "abort": abort,
+    "migrations": migrations,
 }
 
 

@@ -32,10 +32,10 @@ def find_node(controller: Controller, name: str) -> Node:
 
 
 def find_router(controller: Controller, name: str) -> tuple[Node, Router]:
-    """Return the router of that name, and the node that hosts it. Raises QueryError."""
-    for node in controller.nodes.values():
-        if name in node.routers:
-            return node, node.routers[name]
+    """Return the router of that name, and the node that is its home. Raises QueryError."""
+    home = controller.nodes.get(controller.homes.home(name) or "")
+    if home is not None and name in home.routers:
+        return home, home.routers[name]
     known = [router for node in controller.nodes.values() for router in node.routers]
     raise QueryError(f"no router {name!r} is known; known: {list_names(known)}")
 
