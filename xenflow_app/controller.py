@@ -354,8 +354,8 @@ class Controller:
         for name in self.homes.apart():
             self.homes.plan(name)
         self._steps.advance(self._now)
-        if settles:
-            for node in self.nodes.values():
+        for node in self.nodes.values():
+            if node.flows.held and self.fabric.settled:
                 self._facts.release(node)
         for node in self.nodes.values():
             if node.acks and node.flows.ready:

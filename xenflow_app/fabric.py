@@ -114,13 +114,16 @@ class Fabric:
             if before.node != location.node and self.settled:
                 self._set_out(where, before, location.node, released=not hold)
         self._where[where] = location
-        self._stale_paths |= not self._at.get(location.node)
+        self._stale_paths |= location.node not in self._paths
         self._at.setdefault(location.node, set()).add(where)
         self._dirty_macs.add(where)
 
     def _set_out(self, where: tuple[int, bytes], before: Location, target: str, *, released: bool) -> None:
         """The address moves: until their turn comes, all nodes but the new one go on as they do now."""
         under_way = self._moves.get(where)
+        if under_way is not None and not under_way.released and under_way.before.node == target:
+            del self._moves[where]  # it goes back to where all others still send
+            return
         ways = dict(self._paths.get(before.node, {})) if under_way is None else under_way.ways
         ways.pop(target, None)
         self._moves[where] = _Move(before, ways, released)
@@ -284,15 +287,15 @@ class Fabric:
         if not self._stale_paths:
             return touched
         self._stale_paths = False
-        for target in {*self._at, *self._paths}:
+        for target in self._nodes:
             active = self._paths.get(target, {})
             fixed = {node: active.get(node) for node in self._away if node != target}
-            wanted = toward(self.graph, target, fixed) if self._at.get(target) else {}
+            wanted = toward(self.graph, target, fixed)
             after = next_paths(active, wanted, target) if target in self._paths else wanted
             changed = {node for node in after.keys() | active.keys() if after.get(node) != active.get(node)}
-            if changed:
+            if changed and self._at.get(target):
                 touched |= changed
-                self._dirty_macs |= self._at.get(target, set())
+                self._dirty_macs |= self._at[target]
             self._stale_paths |= after != wanted
             self._paths[target] = after
         return touched

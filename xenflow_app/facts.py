@@ -162,13 +162,16 @@ class Facts:
 
     def prepare(self, node: Node, home: Node, name: str) -> None:
         """Give a node the router's tables as they are at its home, before or while its VM comes."""
-        source = home.routers[name]
-        inbox = node.router_inboxes.get(name)
-        if inbox is None:
-            inbox = node.router_inboxes[name] = Inbox(name)
-            inbox.seed(home.router_inboxes[name].facts.values())
-        if name not in node.routers:
+        source, known = home.routers.get(name), home.router_inboxes.get(name)
+        if source is None or known is None:
+            return  # its client has never reported there: nothing is known but what it will say here
+        if name not in node.router_inboxes:
+            node.router_inboxes[name] = Inbox(name)
+            node.router_inboxes[name].seed(known.facts.values())
+        copy = node.routers.get(name)
+        if copy is None or not copy.planned:
             self._create(node, source.machine, planned=source.planned)
+            self._plan_ports(node, {port.name for port in node.ports if port.machine == name})
 
     def close(self, node: Node, name: str, *, moved: bool) -> None:
         """The router does not run on the node any more, or its client starts from nothing."""

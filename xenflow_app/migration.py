@@ -90,6 +90,8 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (State.MOVING, Event.ARRIVED): (State.RESUMING, _FORWARD),
     (State.MOVING, Event.FAILED): _BACK,
     (State.MOVING, Event.ABORT): (State.CANCELLING, (Action.CANCEL,)),
+    (State.MOVING, Event.OVERDUE): (State.CANCELLING, (Action.CANCEL,)),
+    (State.CANCELLING, Event.OVERDUE): _BACK,
     (State.CANCELLING, Event.ARRIVED): (State.RESUMING, _FORWARD),
     (State.CANCELLING, Event.CANCELLED): _BACK,
     (State.CANCELLING, Event.FAILED): _BACK,

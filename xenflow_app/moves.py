@@ -30,7 +30,14 @@ from xenflow_app.steps import Steps
 
 log = logging.getLogger(__name__)
 
-OVERDUE_S = {State.PREPARING: 10.0, State.INSTALLING: 30.0, State.RESUMING: 60.0, State.ANNOUNCING: 10.0}
+OVERDUE_S = {
+    State.PREPARING: 10.0,
+    State.INSTALLING: 30.0,
+    State.MOVING: 900.0,
+    State.CANCELLING: 30.0,
+    State.RESUMING: 60.0,
+    State.ANNOUNCING: 10.0,
+}
 """How long a state may last; what then happens is in the table."""
 DRAIN_S = 1.0
 """How long the source goes on after nothing leads to it any more."""
@@ -246,6 +253,9 @@ class Moves:
         if state in ENDED:
             del self.under_way[move.name]
             self.ended = [*self.ended[1 - KEPT :], move]
+            for node in self._nodes.values():
+                if node.machine(move.name) is not None and self._homes.home(move.name) != node.name:
+                    self.arrived(move.name, node)  # it went on, or back, meanwhile
         return True
 
     def _note(self, move: Migration, why: str, before: State | None = None) -> None:
@@ -283,7 +293,7 @@ class Moves:
                 if source.switch is None:
                     self._drain(move)
             case Action.CLEAN:
-                if name in source.routers:
+                if name in source.routers and source.machine(name) is None:
                     self._facts.remove(source, name)
                 self._send(source, Undefine(move.number, name, move.epoch))
             case Action.UNDO:
