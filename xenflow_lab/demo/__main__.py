@@ -6,7 +6,8 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -31,6 +32,7 @@ PICTURE: Final = """\
       n3 -----'        both use      10.0.1.0/24, 10.0.2.0/24, fd00:0:0:1::/64, fd00:0:0:2::/64
                        r1 and r2     FRR with OSPFv2 and OSPFv3"""
 CLOSING: Final = "Look around in the same network: . .venv/bin/activate; xenflow lab up deploy/lab/demo.toml"
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 EXIT_NO: Final = 1
 EXIT_TROUBLE: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -53,8 +55,7 @@ def show(page: Page, lab: Lab) -> bool:
         path.why(page, lab)
         path.first_packets(page, lab)
     finally:
-        _undisturbed()
-        with page.step("taking everything down", quiet=True):
+        with _undisturbed(), page.step("taking everything down", quiet=True):
             lab.down()
     return page.verdict(CLOSING)
 
@@ -78,10 +79,15 @@ def _terminated(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _undisturbed() -> None:
-    """Let nothing interrupt what follows."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let nothing interrupt the block."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDING)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="demo", description="the main job of XenFlow on one machine")
     parser.add_argument("--controller", type=Controller, choices=list(Controller), help="instead of the topology's")
     wanted = parser.parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, _terminated)
     try:
         if os.geteuid() == 0:
