@@ -98,9 +98,9 @@ class Fabric:
         if before is not None:
             self._at[before.node].discard(where)
         self._where[where] = location
+        self._stale_paths |= not self._at.get(location.node)
         self._at.setdefault(location.node, set()).add(where)
         self._dirty_macs.add(where)
-        self._stale_paths |= location.node not in self._paths
 
     def forget(self, vid: int, mac: bytes, location: Location | None = None) -> None:
         """The MAC is not there any more; with a location: only if that is where it is."""

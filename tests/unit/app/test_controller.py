@@ -374,3 +374,19 @@ def test_reactive_first_packet_gets_an_exact_flow_and_goes_on_and_a_route_change
     server.switch.flows.pop(key)
     world.say("a", FlowRemoved(key, cookie(Kind.EXACT, number), RemovedReason.IDLE_TIMEOUT, 1, 1))
     assert not of_kind(world, "a", Kind.EXACT)
+
+
+def test_ways_to_a_node_come_back_when_it_has_machines_again() -> None:
+    world = ring()
+    key = nxm.flow_key(Table.EGRESS, 100, reg0=30, dl_dst=mac(200))
+    server = world.servers["c"]
+    machine, port = server.node.facts.of(11)[b"h1"], server.node.facts.of(12)[b"h1"]
+    server.node.drop(12, b"h1")
+    server.node.drop(11, b"h1")
+    world.settle()
+    world.run(1.0)
+    assert key not in world.servers["a"].switch.flows
+    server.node.put(machine)
+    server.node.put(port)
+    world.settle()
+    assert world.servers["a"].switch.flows[key][12:] == actions.output(2)
