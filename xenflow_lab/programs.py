@@ -90,6 +90,7 @@ def server_settings(plan: Plan, paths: Paths, node: str) -> Settings:
         "app": f"ssl:{CONTROLLER_ADDRESS}:{APP_PORT}",
         "listen": f"ssl:[{CONTROL_ADDRESS}%{CONTROL_BRIDGE}]:{SERVER_PORT}",
         "definitions": str(paths.machine(node) / "xenflow" / "definitions.d"),
+        "state": str(paths.machine(node) / "xenflow" / "state"),
         "ovs": {"database": f"unix:{DATABASE}", "rundir": str(Path(DATABASE).parent), "bridge": BRIDGE},
         "tls": _tls(paths, Identity(Role.NODE, node)),
     }
