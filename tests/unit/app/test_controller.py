@@ -10,6 +10,7 @@ from xenflow.identity import Identity
 from xenflow.model import Hop, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
 from xenflow.wire import VERSION, Hello, Role
 from xenflow_app import pipeline
+from xenflow_app.controller import Controller
 from xenflow_app.flowtable import FABRIC, cookie
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.openflow.values import FlowRemoved, PacketIn, PortReason, PortStatus, RemovedReason, SwitchPort
@@ -218,6 +219,24 @@ def test_a_tree_is_removed_everywhere_before_it_is_added_anywhere() -> None:
     assert trees(world, 30) == before - {end, far}
     world.run(3.5)
     assert len(trees(world, 30)) == 4
+
+
+def test_a_restarted_controller_hears_the_links_of_a_switch_that_connects_late() -> None:
+    world = ring()
+    before = flows(world)
+    sent = {name: server.switch.flow_mods for name, server in world.servers.items()}
+    world.controller = Controller(world.settings)
+    for name in world.servers:
+        world.connect(name)
+    world.run(4.0)
+    cables, world.cables = world.cables, {}
+    for name in world.servers:
+        world.connect_switch(name)
+    world.run(0.2)
+    world.cables = cables
+    world.run(3.0)
+    assert flows(world) == before
+    assert {name: server.switch.flow_mods for name, server in world.servers.items()} == sent
 
 
 def test_a_restarted_controller_removes_an_old_tree_everywhere_before_it_adds_a_new_one() -> None:
