@@ -34,7 +34,7 @@ def lab() -> None:
 
 
 @lab.command()
-@click.argument("topology", type=click.Path(path_type=Path))
+@click.argument("topology", type=click.Path(path_type=Path, readable=False))
 @click.option("--name", default="", help="Name of the lab (default: the file's).")
 @click.option("--without-xenflow", is_flag=True, help="Only nodes, cables, guests: no controller, server or client.")
 @click.option("--controller", type=click.Choice([item.value for item in Controller]), help="Instead of the file's.")
