@@ -123,7 +123,7 @@ class Node:
         behind.members = [(vid, Member(port.number, None))]
         behind.macs = [(vid, interface.mac)]
         owner = FABRIC if router is None else router.number
-        claims = interface.addresses if router is None else router.claims(interface)
+        claims = interface.own if router is None else router.claims(interface)
         flows = pipeline.admit_vif(port.number, vid, interface.mac, claims, owner, router=router is not None)
         if router is not None:
             flows |= pipeline.to_machine(router.number, interface.number, port.number)
