@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 from bench import network
 from bench.agent import Agent
@@ -12,8 +13,10 @@ from bench.figure import Figure, figure
 from bench.network import RIGHT, RIGHT_ADDRESS, Paths
 from xenflow_lab.lab import Lab
 
-PAIRS = 8
-WINDOW_S = 1.0
+PACKET_PAIRS, TCP_PAIRS = 20, 10
+WINDOW_S, TCP_S = 0.4, 1.0
+STEADY_S = 0.2
+"""How long is waited before a window."""
 HEADERS_BYTES = 42
 """Ethernet, IPv4 and UDP in front of the payload."""
 
@@ -23,11 +26,8 @@ def run() -> list[Figure]:
     with network.one_node() as lab, network.hosts(lab) as (left, right):
         paths = Paths(lab)
         right.ask("sink")
-        found = {
-            f"{size} B": _ratios(paths, lambda size=size: _packets(left, right, size))  # type: ignore[misc]
-            for size in (64, 1514)
-        }
-        found["TCP"] = _ratios(paths, lambda: _tcp(lab))
+        found = {f"{size} B": _ratios(paths, PACKET_PAIRS, partial(_packets, left, right, size)) for size in (64, 1514)}
+        found["TCP"] = _ratios(paths, TCP_PAIRS, partial(_tcp, lab))
     for name, (ratios, ours, floor) in found.items():
         unit = "Mb/s" if name == "TCP" else "packets/s"
         print(f"    {name}: pipeline {ours:,.0f}, static {floor:,.0f} {unit}, ratio {statistics.median(ratios):.3f}")
@@ -35,11 +35,11 @@ def run() -> list[Figure]:
     return [figure("forwarding_ratio", lowest)]
 
 
-def _ratios(paths: Paths, measure: Callable[[], float]) -> tuple[list[float], float, float]:
+def _ratios(paths: Paths, pairs: int, measure: Callable[[], float]) -> tuple[list[float], float, float]:
     """Measure both in the order pipeline, static, static, pipeline, …; return ratios and both medians."""
     ours: list[float] = []
     floors: list[float] = []
-    for pair in range(PAIRS):
+    for pair in range(pairs):
         order = ((paths.pipeline, ours), (paths.static, floors))
         for choose, into in order if pair % 2 == 0 else order[::-1]:
             choose()
@@ -50,8 +50,8 @@ def _ratios(paths: Paths, measure: Callable[[], float]) -> tuple[list[float], fl
 
 def _packets(left: Agent, right: Agent, size_bytes: int) -> float:
     """Return the packets/s that arrive of frames of `size_bytes` while more are sent than can be forwarded."""
-    left.tell("blast", to=RIGHT_ADDRESS, payload_bytes=size_bytes - HEADERS_BYTES, seconds=WINDOW_S + 0.5)
-    right.ask("rates", devices=["eth0"], seconds=0.3, interval_s=0.3)  # until it is steady
+    left.tell("blast", to=RIGHT_ADDRESS, payload_bytes=size_bytes - HEADERS_BYTES, seconds=STEADY_S + WINDOW_S + 0.1)
+    right.ask("rates", devices=["eth0"], seconds=STEADY_S, interval_s=STEADY_S)
     ((rate,),) = right.ask("rates", devices=["eth0"], seconds=WINDOW_S, interval_s=WINDOW_S)
     left.answer()
     return float(rate)
@@ -64,7 +64,7 @@ def _tcp(lab: Lab) -> float:
         while "listening" not in (line := server.stdout.readline()):
             if not line:
                 raise RuntimeError("iperf3 does not listen")
-        argv = ["iperf3", "-c", RIGHT_ADDRESS, "-t", f"{WINDOW_S:g}", "-O", "0.5", "-J"]
+        argv = ["iperf3", "-c", RIGHT_ADDRESS, "-t", f"{TCP_S:g}", "-O", "0.5", "-J"]
         done = lab.run("h1", argv, timeout_s=30)
         if done.returncode:
             server.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -22,7 +23,12 @@ _DELAY_LOOKS = {
     delay.NON_ISOLATED: ("#d9730d", "s", "Non-isolated (no VLAN tag)"),
     delay.SWITCH: ("#3b8f3b", "^", "Open vSwitch as a switch"),
 }
-_RATE_LOOKS = {"VN 1 sends": ("#d9730d", "s"), "VN 2 sends": ("#3b8f3b", "^"), "VN 2 receives": ("#1f5fa8", "o")}
+_RATE_LOOKS: dict[str, dict[str, Any]] = {
+    "VN 1 sends": {"color": "#d9730d", "marker": "s", "markersize": 6},
+    "VN 2 sends": {"color": "#3b8f3b", "marker": "^", "markersize": 13, "markerfacecolor": "none", "linewidth": 3},
+    "VN 2 receives": {"color": "#1f5fa8", "marker": "o", "markersize": 5, "linewidth": 1.2},
+}
+"""What is sent is drawn larger: with isolation it is the same as what is received."""
 _HOSTS = {"standalone": "stand-alone host", "pox": "POX"}
 _MODES = {"reactive": "reactive, as in the paper", "proactive": "proactive, the default"}
 _OFFSET = 0.18
@@ -63,14 +69,14 @@ def _delays(axes: Axes, chosen: Sequence[delay.Series], *, with_paper: bool) -> 
         color, marker, label = _DELAY_LOOKS[one.variant]
         means, halves = intervals(one.rounds)
         packets = [number + (place - 1) * _OFFSET for number in range(1, len(means) + 1)]
-        lows = [min(half, 0.9 * mean) for mean, half in zip(means, halves, strict=True)]
         style = {"color": color, "marker": marker, "markersize": 4, "linewidth": 1, "capsize": 2}
-        axes.errorbar(packets, means, yerr=[lows, halves], label=label, **style)  # type: ignore[arg-type]
+        axes.errorbar(packets, means, yerr=halves, label=label, **style)  # type: ignore[arg-type]
         paper = delay.PAPER_FIRST_MS.get(one.variant)
         if with_paper and paper:
             text = f"the paper's packet 1, {one.variant}: about {paper:g} ms"
             axes.plot([1], [paper], marker="*", markersize=13, color=color, linestyle="none", label=text)
-    axes.set_yscale("log")
+    axes.set_yscale("log", nonpositive="clip")
+    axes.set_ylim(0.1, 100)
     axes.set_xticks([1, 5, 10, 15, 20])
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _place: f"{value:g}"))
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
@@ -81,12 +87,10 @@ def draw_isolation(found: Sequence[isolation.Round], out: Path) -> None:
     figure, grid = plt.subplots(1, 2, sharey=True, figsize=(11, 4.8), squeeze=False)
     for axes, letter, case in zip(grid[0], "bc", (isolation.WITHOUT, isolation.WITH), strict=True):
         rounds = [one for one in found if one.case == case]
-        for series, (color, marker) in _RATE_LOOKS.items():
+        for series, look in _RATE_LOOKS.items():
             means, halves = intervals([one.rates_mbps[series] for one in rounds])
             seconds = [isolation.INTERVAL_S * (number + 0.5) for number in range(len(means))]
-            axes.errorbar(
-                seconds, means, yerr=halves, label=series, color=color, marker=marker, capsize=3, linewidth=1.2
-            )
+            axes.errorbar(seconds, means, yerr=halves, label=series, capsize=3, **look)
         paper = isolation.PAPER_MBPS[case]["VN 2 receives"]
         axes.axhline(paper, color="black", linestyle=":", linewidth=1.2, label="the paper: VN 2 receives")
         left = sum(one.vn1_left for one in rounds)

@@ -10,6 +10,7 @@ whoever iterates, everything else just ends the iteration and leaves the `reason
 from __future__ import annotations
 
 import asyncio
+import asyncio.trsock
 import contextlib
 import socket
 import ssl
@@ -83,6 +84,12 @@ class Channel:
         self._paused_at = self._loop.time()
         self.start(self._keep_deadlines())
 
+    @property
+    def socket(self) -> asyncio.trsock.TransportSocket | None:
+        """The connection's socket, to ask the kernel about it; None for a stream without one."""
+        connection: asyncio.trsock.TransportSocket | None = self._writer.get_extra_info("socket")
+        return connection
+
     async def receive(self) -> list[Message]:
         """Return the messages at hand, at least one; empty when the channel has ended.
 
@@ -125,6 +132,11 @@ class Channel:
         self._end(reason)
         assert self._closing is not None  # by _end
         await asyncio.shield(self._closing)
+
+    def abort(self, reason: str) -> None:
+        """End the channel at once: the other side cannot be reached, so nobody waits for what is left to be sent."""
+        self._end(reason)
+        self._writer.transport.abort()
 
     def fail(self, fault: RemoteProtocolError) -> None:
         """End the channel because of what the other side did; it is told the reason."""

@@ -129,6 +129,11 @@ class Network(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
         return self.name.encode()
 
 
+def link_local_of(mac: bytes) -> bytes:
+    """Return the packed link-local address that a kernel makes of a MAC address (RFC 4291, appendix A)."""
+    return bytes.fromhex("fe80000000000000") + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+
+
 class Interface(msgspec.Struct, frozen=True, array_like=True):
     """An interface as its machine's definition has it.
 
@@ -140,6 +145,12 @@ class Interface(msgspec.Struct, frozen=True, array_like=True):
     network: str
     mac: bytes
     addresses: tuple[bytes, ...] = ()
+
+    @property
+    def own(self) -> tuple[bytes, ...]:
+        """The addresses, and the link-local one that belongs to the MAC address: kernels ask for neighbors from it."""
+        link_local = link_local_of(self.mac)
+        return self.addresses if link_local in self.addresses else (*self.addresses, link_local)
 
 
 class MachineKind(enum.StrEnum):

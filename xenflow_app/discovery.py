@@ -43,6 +43,8 @@ class Discovery:
     def node_back(self, node: str, now: float) -> None:
         """The node's switch is in reach again; its ends get the full time to be heard."""
         self._away.discard(node)
+        for end in self.ends(node):
+            self._due[end] = self._since[end] = now
         for end, (other, _) in self._heard.items():
             if node in (end.node, other.node):
                 self._heard[end] = (other, now)

@@ -15,6 +15,8 @@ import math
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
+
 from xenflow.address import Address, Scheme
 from xenflow.channel import Channel, serve
 from xenflow.errors import ConfigError, Fault, RemoteProtocolError
@@ -43,6 +45,7 @@ class Host:
         self._loop = asyncio.get_running_loop()
         self._listeners: list[Listener] = []
         self._watching: list[asyncio.Task[None]] = []
+        self._name = ""
         self._next_number = 1
         self._peers: dict[int, _Outbox] = {}
         self._welcomed: list[tuple[Hello, int, float]] = []
@@ -63,6 +66,7 @@ class Host:
                 f"{credentials.certificate}: belongs to {identity}, which servers and switches take for no controller"
             )
             raise ConfigError([f"{text}; issue one: xenflow pki issue controller NAME"])
+        self._name = identity.name
         local = Address(Scheme.UNIX, path=str(settings.socket))
         for address, own in ((settings.listen, credentials), (local, None)):
             listener = await serve(address, own, self._welcome, self._on_channel)
@@ -174,7 +178,7 @@ class Host:
         welcome = self._core.peer_opened(peer, identity, hello, now)
         self._welcomed.append((hello, peer, now))
         self._peers[peer] = _Outbox()
-        return welcome
+        return msgspec.structs.replace(welcome, name=self._name or welcome.name)
 
     def _forget_welcome(self, peer: int) -> None:
         self._welcomed = [entry for entry in self._welcomed if entry[1] != peer]

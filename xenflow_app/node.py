@@ -126,7 +126,7 @@ class Node:
             claims = router.claims(interface)
             return pipeline.admit_vif(port.number, vid, interface.mac, claims, router.number, router=True)
         behind.macs = [(vid, interface.mac)]
-        return pipeline.admit_vif(port.number, vid, interface.mac, interface.addresses, FABRIC, router=False)
+        return pipeline.admit_vif(port.number, vid, interface.mac, interface.own, FABRIC, router=False)
 
     def vif(self, machine: str, interface: int) -> int | None:
         """Return the number of the port to which a machine's interface is plugged here."""

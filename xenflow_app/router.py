@@ -104,7 +104,7 @@ class Router:
     def claims(self, interface: Interface) -> tuple[bytes, ...]:
         """Return the addresses (packed) that the interface may claim: as defined, or else as reported."""
         if interface.addresses:
-            return interface.addresses
+            return interface.own
         return tuple(sorted({item.address[:-1] for item in self.addresses.values() if item.link == interface.number}))
 
     def routes_at(self, number: int) -> bool:

@@ -2,6 +2,7 @@
 
     kernel == Netlink -> Observer -> Report -> Outbox -> Uplink == TLS == xenflow-server
                              `-> Shown -> standard output (--print)
+    Uplink -Announce-> Announcer == raw frames == switch
 
 Exit code 0 after SIGTERM or SIGINT (the session ends with Bye), 2 for what the user can mend, 1 for a defect.
 """
@@ -23,6 +24,7 @@ from xenflow.errors import ConfigError
 from xenflow.replica import Outbox
 from xenflow.settings import load
 from xenflow.wire import Role
+from xenflow_client.announce import Announcer
 from xenflow_client.neighbors import Upkeep
 from xenflow_client.netlink import Netlink
 from xenflow_client.observer import Observer
@@ -114,9 +116,9 @@ async def serve(config: Path) -> None:
     stopped = _stop_signals()
     report = Report(Outbox(settings.router))
     report.set_cap(settings.max_routes)
-    uplink = Uplink(settings, report)
     upkeep, resync = Upkeep(settings.refresh_s), Resync(settings.resync_s)
     observer = Observer(report, upkeep, resync)
+    uplink = Uplink(settings, report, Announcer(observer.kernel))
     known = asyncio.Event()
 
     def changed() -> None:

@@ -1,4 +1,4 @@
-"""`xenflow lab up | down | exec | status | list`: the lab for people; errors leave as messages with exit code 2."""
+"""`xenflow lab up | down | exec | status | move | list`: the lab for people; errors are messages and exit code 2."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lab() -> None:
 
 
 @lab.command()
-@click.argument("topology", type=click.Path(path_type=Path))
+@click.argument("topology", type=click.Path(path_type=Path, readable=False))
 @click.option("--name", default="", help="Name of the lab (default: the file's).")
 @click.option("--without-xenflow", is_flag=True, help="Only nodes, cables, guests: no controller, server or client.")
 @click.option("--controller", type=click.Choice([item.value for item in Controller]), help="Instead of the file's.")
@@ -95,6 +95,36 @@ def status(name: str | None, as_json: bool) -> None:
         _show(state)
     if not state.healthy:
         raise click.exceptions.Exit(EXIT_NO)
+
+
+@lab.command()
+@click.argument("machine")
+@click.argument("target", required=False)
+@click.option("--to", default="", help="The node to move to (or as the second argument).")
+@click.option("--freeze", default=0.2, show_default=True, help="How long the machine stands still, in seconds.")
+@click.option("--name", default="", help="Name of the lab (default: the only one).")
+def move(machine: str, target: str | None, to: str, freeze: float, name: str) -> None:
+    """Move MACHINE to another node while it runs, as with the hypervisor's own command: XenFlow is not asked.
+
+    Prints how much is done, in percent. SIGTERM or Ctrl-C before the machine runs on the target moves it back.
+    """
+    _need_root()
+    if bool(target) == bool(to) or not (to := to or target or ""):
+        raise ConfigError(["say the node to move to, once: xenflow lab move MACHINE --to NODE"])
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # also for the tools that do a move's steps
+    Lab.attach(name or only_lab()).move(
+        machine, to, freeze, _print_percent, lambda wait_s: signal.sigtimedwait(signals, wait_s) is not None
+    )
+
+
+def _print_percent(percent: int) -> None:
+    """Print progress; whoever has stopped reading it does not stop the move."""
+    try:
+        print(f"{percent}%", flush=True)
+    except BrokenPipeError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 @lab.command(name="list")

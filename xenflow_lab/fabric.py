@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from xenflow_lab.paths import Paths
+from xenflow_lab.places import Side
 from xenflow_lab.plan import (
     CONTROL_ADDRESS,
     CONTROL_BRIDGE,
@@ -19,6 +20,7 @@ from xenflow_lab.plan import (
     CONTROLLER_ADDRESS,
     WIRE_MTU,
     WIRES,
+    ControlLink,
     Kind,
     Machine,
     Plan,
@@ -28,6 +30,8 @@ from xenflow_lab.topology import HostTable, OutsideTable, RouteTable
 
 BURST_BYTES = 64_000
 """Burst of a rate limit; at least one frame of WIRE_MTU."""
+NOWHERE = "nowhere"
+"""A bridge without ports in the wires namespace: what goes there is gone (not every kernel has tc's own drop)."""
 _PLAIN_BRIDGE = "type bridge stp_state 0 mcast_snooping 0 forward_delay 0 group_fwd_mask 0xfff8"
 
 
@@ -73,16 +77,13 @@ def switch_side(plan: Plan) -> dict[str, str]:
     for node in plan.of_kind(Kind.NODE):
         lines[node.name] = _node(plan, node)
     wires = lines[WIRES]
+    wires += [f"link add {NOWHERE} mtu {WIRE_MTU} {_PLAIN_BRIDGE}", *_up(NOWHERE)]
     for vif in plan.vifs:
         wires += _up(vif.interface.peer, vif.wire)
         lines[vif.node] += _up(vif.port)
     for control in plan.controls:
         wires += _up(control.peer, control.wire)
-        lines[control.node] += [
-            f"link set {control.port} master {CONTROL_BRIDGE}",
-            f"link set {control.port} type bridge_slave isolated on",
-            *_up(control.port),
-        ]
+        lines[control.node] += _control_port(control)
     for trunk in plan.trunks:
         for end in trunk.ends:
             lines[end.node] += _up(end.port)
@@ -123,6 +124,46 @@ def join(source: str, target: str) -> str:
     )
 
 
+def cut(source: str) -> str:
+    """Return the tc(8) command after which every frame that enters `source` is lost; `join` mends it."""
+    return join(source, NOWHERE)
+
+
+def new_wires(side: Side, holder_pid: int) -> str:
+    """Return the ip(8) batch, for the wires namespace, that adds cables to the node whose holder is `holder_pid`."""
+    ends = [*((vif.wire, vif.port) for vif in side.vifs), *((link.wire, link.port) for link in side.controls)]
+    lines = []
+    for wire, port in ends:
+        lines.append(f"link add {wire} mtu {WIRE_MTU} type veth peer name {port} netns {holder_pid} mtu {WIRE_MTU}")
+        lines += _up(wire)
+    return "\n".join(lines) + "\n"
+
+
+def new_wire_filters(side: Side) -> str:
+    """Return the tc(8) batch that makes new cables ready to be joined, and silent until then."""
+    lines = []
+    for _, wire in side.wires:
+        lines += [f"qdisc add dev {wire} ingress", cut(wire)]
+    lines += [_rate(vif.wire, vif.rate_mbps) for vif in side.vifs if vif.rate_mbps]
+    return "\n".join(lines) + "\n"
+
+
+def new_ports(side: Side) -> str:
+    """Return the ip(8) batch that brings up the ports at the node's end of new cables."""
+    lines = [line for vif in side.vifs for line in _up(vif.port)]
+    return "\n".join([*lines, *(line for control in side.controls for line in _control_port(control))]) + "\n"
+
+
+def cut_all(side: Side) -> str:
+    """Return the tc(8) batch after which no frame passes between the guest and this side, either way."""
+    return "\n".join(cut(end) for wire in side.wires for end in wire) + "\n"
+
+
+def join_all(side: Side) -> str:
+    """Return the tc(8) batch that connects the guest with this side: first what it hears, then what it says."""
+    return "\n".join(f"{join(wire, peer)}\n{join(peer, wire)}" for peer, wire in side.wires) + "\n"
+
+
 def guest_side(plan: Plan, machine: Machine) -> str:
     """Return the ip(8) batch of a guest: interfaces, addresses and routes."""
     lines = [line for interface in machine.interfaces for line in _up(interface.device)]
@@ -155,6 +196,14 @@ def _nodad(address: str) -> str:
 
 def _up(*devices: str) -> list[str]:
     return [f"link set {device} up" for device in devices]
+
+
+def _control_port(control: ControlLink) -> list[str]:
+    return [
+        f"link set {control.port} master {CONTROL_BRIDGE}",
+        f"link set {control.port} type bridge_slave isolated on",
+        *_up(control.port),
+    ]
 
 
 def _rate(device: str, rate_mbps: float) -> str:

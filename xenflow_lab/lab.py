@@ -22,7 +22,8 @@ import msgspec
 
 from xenflow.answers import Status
 from xenflow.errors import ConfigError
-from xenflow_lab import build, checks, host, openvswitch, operator, programs, spaces, teardown, toml
+from xenflow_lab import build, checks, host, openvswitch, operator, places, programs, spaces, stopping, teardown, toml
+from xenflow_lab import move as moves
 from xenflow_lab import record as records
 from xenflow_lab import topology as topologies
 from xenflow_lab.command import LabError, environment, run, wait_until
@@ -76,13 +77,19 @@ class Lab:
         if name and (problem := checks.lab_name_problem(name)):
             raise ConfigError([problem])
         topology = overrides.apply(topology)
-        self.plan: Plan = plan(topology, name)
-        self.name = self.plan.name
+        self.built: Plan = plan(topology, name)
+        """The plan of the file, which does not follow the machines that move; `plan` does."""
+        self.name = self.built.name
         self.paths = Paths(self.name)
         self.with_xenflow = with_xenflow
         self.say = say
         self.processes: dict[str, Process] = {}
         self.record = records.LabRecord(self.name, with_xenflow=with_xenflow)
+
+    @property
+    def plan(self) -> Plan:
+        """The lab as it is now: a machine that has moved is on its new node, whoever has moved it."""
+        return places.placed(self.built, places.read(self.paths))
 
     @classmethod
     def attach(cls, name: str, *, say: Say = silent) -> Self:
@@ -188,6 +195,37 @@ class Lab:
         except KeyError as error:
             raise ConfigError([f"lab {self.name!r} has no {role!r} on {who!r}"]) from error
 
+    def move(
+        self,
+        machine: str,
+        to: str,
+        freeze_s: float = 0.2,
+        on_progress: moves.OnProgress = lambda _percent: None,
+        cancelled: moves.Cancelled | None = None,
+    ) -> moves.Moved:
+        """Move a virtual machine to another node while it runs, as somebody does who uses the hypervisor's own command.
+
+        Raises ConfigError, or LabError if it failed or was cancelled; then the machine is where it was.
+        """
+        way = moves.Way(freeze_s, on_progress, cancelled) if cancelled else moves.Way(freeze_s, on_progress)
+        return moves.move(self, machine, to, way)
+
+    def destroy(self, machine: str) -> None:
+        """Destroy a virtual machine: its processes and its ports go, and it is nowhere.
+
+        Raises ConfigError, LabError.
+        """
+        moves.destroy(self, machine)
+
+    def kill_all(self, machine: str) -> None:
+        """Kill all processes on a machine, and strike them off the record; its namespaces stay. Raises LabError."""
+        holder_pid = self.holder_pid(machine)
+        teardown.kill_inside({stopping.namespace_of_machine(holder_pid)}, spare=holder_pid)
+        for process in [process for process in self.processes.values() if process.command.who == machine]:
+            key = records.key(process.command.role, machine)
+            del self.processes[key], self.record.processes[key]
+        self._save()
+
     def enter_argv(self, who: str, argv: Sequence[str | Path], directory: str = "") -> list[str]:
         """Return the command that runs `argv` inside a machine."""
         return spaces.enter_argv(self.holder_pid(who), argv, directory)
@@ -237,7 +275,8 @@ class Lab:
     def awaited(self) -> list[str]:
         """Return what keeps the lab from having settled; empty if every flow of every router is installed."""
         ended = [f"{process.command.role} on {process.command.who} does not run" for process in self._ended()]
-        nodes, routers = len(self.plan.of_kind(Kind.NODE)), len(self.plan.of_kind(Kind.ROUTER))
+        nodes = len(self.built.of_kind(Kind.NODE))
+        routers = sum(bool(router.node) for router in self.plan.of_kind(Kind.ROUTER))
         try:
             return ended + operator.missing(self.app_status(), nodes, routers)
         except LabError as error:

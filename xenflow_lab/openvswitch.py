@@ -20,6 +20,9 @@ OPENFLOW_PORT: Final = 6653
 DATABASE: Final = "/run/openvswitch/db.sock"
 """Where the machine itself sees its database."""
 
+MOVED_MARK: Final = "xenflow-moved"
+"""Key in the external_ids of a vif that goes because its machine has moved: the node that it is on now."""
+
 _LOGGING: Final = ("-vsyslog:off", "-vconsole:info")
 """To standard error, which is the lab's log; never to the host's syslog."""
 
@@ -109,11 +112,32 @@ def first_transaction(plan: Plan, node: Machine, tls: Tls | None) -> list[str]:
 
 def add_port(port: BridgePort) -> list[str]:
     """Return the words that add a port with its number and ids."""
-    ids = [f"external_ids:{key}={json.dumps(value)}" for key, value in port.external_ids.items()]
     return [
         *("--", "add-port", BRIDGE, port.name),
-        *("--", "set", "Interface", port.name, f"ofport_request={port.ofport}", *ids),
+        *("--", "set", "Interface", port.name, f"ofport_request={port.ofport}", *_ids(port)),
     ]
+
+
+def set_ids(port: BridgePort) -> list[str]:
+    """Return the words that say of a port whose it is: what makes it the vif of a machine that runs here."""
+    return [
+        *("--", "--if-exists", "remove", "Interface", port.name, "external_ids", MOVED_MARK),
+        *("--", "--if-exists", "set", "Interface", port.name, *_ids(port)),
+    ]
+
+
+def mark_moved(name: str, node: str) -> list[str]:
+    """Return the words that say of a port, if it exists, that its machine has moved to `node`."""
+    return ["--", "--if-exists", "set", "Interface", name, f"external_ids:{MOVED_MARK}={json.dumps(node)}"]
+
+
+def del_port(name: str) -> list[str]:
+    """Return the words that remove a port, if it exists."""
+    return ["--", "--if-exists", "del-port", BRIDGE, name]
+
+
+def _ids(port: BridgePort) -> list[str]:
+    return [f"external_ids:{key}={json.dumps(value)}" for key, value in port.external_ids.items()]
 
 
 def check_ports(rundir: Path, wanted: Iterable[BridgePort]) -> None:

@@ -1,6 +1,6 @@
 """Where a lab keeps its things: everything derives from its name, so that `down` finds it without any record.
 
-/run/xenflow-lab/NAME/                 state of the lab: lab.json, lock, topology.toml, pki/, log/
+/run/xenflow-lab/NAME/                 state of the lab: lab.json, lock, topology.toml, places/, pki/, log/
 /run/xenflow-lab/NAME/m/WHO/run/       what the machine WHO sees as /run (Open vSwitch, FRR, BIRD, XenFlow sockets)
 /run/xenflow-lab/NAME/m/WHO/etc-frr/   what it sees as /etc/frr, and var-tmp/ as /var/tmp
 /run/netns/xfl.NAME.WHO                its network namespace
@@ -42,6 +42,11 @@ class Paths:
     def topology(self) -> Path:
         """Copy of the topology file."""
         return self.state / "topology.toml"
+
+    @property
+    def places(self) -> Path:
+        """Where the machines are that have moved."""
+        return self.state / "places"
 
     @property
     def pki(self) -> Path:

@@ -91,9 +91,16 @@ def server_settings(plan: Plan, paths: Paths, node: str) -> Settings:
         "listen": f"ssl:[{CONTROL_ADDRESS}%{CONTROL_BRIDGE}]:{SERVER_PORT}",
         "definitions": str(paths.machine(node) / "xenflow" / "definitions.d"),
         "ovs": {"database": f"unix:{DATABASE}", "rundir": str(Path(DATABASE).parent), "bridge": BRIDGE},
+        "hypervisor": {"move": move_argv(plan.name)},
+        "state": str(paths.machine(node) / "xenflow" / "state"),
         "tls": _tls(paths, Identity(Role.NODE, node)),
     }
     return overlay(settings, plan.topology.server)
+
+
+def move_argv(lab: str) -> list[str]:
+    """Return the command that moves a machine, but for its name and the target's: the lab is the hypervisor."""
+    return [sys.executable, "-m", "xenflow.cli.main", "lab", "move", "--name", lab]
 
 
 def client_settings(paths: Paths, router: Machine) -> Settings:

@@ -7,11 +7,12 @@ namespaces, told by a descriptor, so that a pid in use again cannot be hit.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ def down(name: str, say: Callable[[str], None]) -> bool:
     files = lab_namespaces(name)
     existed = bool(files) or paths.state.exists()
     spaces = _namespaces(files)
-    if _namespace_of(os.getpid()) in spaces:
+    if namespace_of(os.getpid()) in spaces:
         raise ConfigError([f"this shell is inside the lab {name!r}: leave it first"])
     _check_nobody_builds(paths)
     kill_inside(spaces)
@@ -74,14 +75,14 @@ def inside(spaces: Iterable[Namespace]) -> list[int]:
     """Return the processes whose network namespace is one of `spaces`, zombies left out."""
     wanted = set(spaces)
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]
-    return [pid for pid in pids if _namespace_of(pid) in wanted and start_ticks(pid) is not None]
+    return [pid for pid in pids if namespace_of(pid) in wanted and start_ticks(pid) is not None]
 
 
-def kill_inside(spaces: set[Namespace]) -> None:
-    """Kill every process inside `spaces` and wait until none is left: they may start others meanwhile."""
+def kill_inside(spaces: set[Namespace], spare: int = 0) -> None:
+    """Kill every process inside `spaces` but `spare`, and wait until none is left: they may start others meanwhile."""
 
     def none_left() -> bool:
-        pids = inside(spaces)
+        pids = [pid for pid in inside(spaces) if pid != spare]
         for pid in pids:
             _kill(pid, spaces)
         return not pids
@@ -90,33 +91,37 @@ def kill_inside(spaces: set[Namespace]) -> None:
         wait_until(none_left, GONE_TIMEOUT_S, "end of the processes in the lab")
 
 
-def _kill(pid: int, spaces: set[Namespace]) -> None:
+def signal_inside(pid: int, spaces: Collection[Namespace], number: int) -> None:
+    """Send a signal to a process if it is inside one of `spaces`, and to nobody else."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        if _namespace_of(pid) in spaces:  # asked again, now that the descriptor pins the process
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if namespace_of(pid) in spaces:  # asked again, now that the descriptor pins the process
+            signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         return
     finally:
         os.close(descriptor)
-    try:
+
+
+def _kill(pid: int, spaces: set[Namespace]) -> None:
+    signal_inside(pid, spaces, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:
-        return
 
 
 def _namespaces(files: Iterable[Path]) -> set[Namespace]:
     """Return the namespaces behind `files`; a file that was made but never mounted on is no namespace."""
-    own = _namespace_of(os.getpid())
-    host_namespace = _namespace_of(1)
+    own = namespace_of(os.getpid())
+    host_namespace = namespace_of(1)
     found = {(status.st_dev, status.st_ino) for status in map(os.stat, files)}
     return {space for space in found if space[0] == (own or space)[0] and space not in (own, host_namespace)}
 
 
-def _namespace_of(pid: int) -> Namespace | None:
+def namespace_of(pid: int) -> Namespace | None:
+    """Return the network namespace of a process; None if it is gone or not ours to look at."""
     try:
         status = os.stat(f"/proc/{pid}/ns/net")
     except (FileNotFoundError, ProcessLookupError, PermissionError):

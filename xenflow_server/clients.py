@@ -11,18 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Protocol
 
 from xenflow.errors import Fault, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.model import Machine, MachineKind
-from xenflow.wire import VERSION, Ack, Begin, End, Hello, Message, Problem, Role, Update, Welcome
+from xenflow.wire import VERSION, Ack, Announce, Announced, Begin, End, Hello, Message, Problem, Role, Update, Welcome
 from xenflow_server.relay import Relay
 from xenflow_server.uplink import Stream, Uplink
 
 log = logging.getLogger(__name__)
 MAX_PROBLEMS = 32
+MAX_ANNOUNCEMENTS = 8
+"""Orders about announcements that wait for a client; then the oldest go, and the app repeats what it needs."""
 
 
 class RouterStream(Stream, Protocol):
@@ -40,11 +42,12 @@ class _Session:
         self.stream = stream
         self._ack: Ack | None = None
         self._problems: list[Problem] = []
+        self._announcements: list[Announce | Announced] = []
         self._told: set[str] = set()
         self._work = asyncio.Event()
 
     def tell(self, messages: list[Message]) -> None:
-        """Queue for the client: the latest Ack, and each problem once."""
+        """Queue for the client: the latest Ack, each problem once, and what it is to announce."""
         for message in messages:
             if isinstance(message, Ack):
                 self._ack = message
@@ -52,6 +55,8 @@ class _Session:
                 self._told.add(message.text)
                 self._problems.append(message)
                 log.warning("router %s: %s", message.scope, message.text)
+            elif isinstance(message, Announce | Announced) and message not in self._announcements[-1:]:
+                self._announcements = [*self._announcements[1 - MAX_ANNOUNCEMENTS :], message]
             self._work.set()
 
     async def write(self) -> None:
@@ -60,7 +65,8 @@ class _Session:
             while True:
                 await self._work.wait()
                 self._work.clear()
-                messages: list[Message] = list(self._problems)
+                messages: list[Message] = [*self._announcements, *self._problems]
+                self._announcements.clear()
                 self._problems.clear()
                 if self._ack is not None:
                     messages.append(self._ack)
@@ -98,15 +104,24 @@ class Clients:
             raise RemoteProtocolError(f"router {hello.name} does not run on node {self._node}", Fault.IDENTITY)
         return Welcome(VERSION, Role.NODE, self._node, relay.max_routes)
 
-    def observe(self, defined: Mapping[str, Machine], running: Mapping[str, Machine], caps: Mapping[str, int]) -> None:
-        """Take what is defined and what runs now; `caps` has the route cap of each router that runs."""
+    def observe(
+        self,
+        defined: Mapping[str, Machine],
+        running: Mapping[str, Machine],
+        caps: Mapping[str, int],
+        moved: Container[str] = (),
+    ) -> None:
+        """Take what is defined and what runs now; `caps` has the route cap of each router that runs.
+
+        Of those that do not run any more, `moved` have left for another node; the others were destroyed.
+        """
         self._defined, self._ready = defined, True
         routers = {name: machine for name, machine in running.items() if machine.kind is MachineKind.ROUTER}
         for name in [name for name in self._relays if name not in routers]:
             del self._relays[name]
-            self._uplink.close(name)
+            self._uplink.close(name, moved=name in moved)
             self._end(name, f"router {name} does not run on node {self._node} any more")
-            log.info("router %s from=here to=gone", name)
+            log.info("router %s from=here to=%s", name, "moved" if name in moved else "gone")
         for name, machine in routers.items():
             relay = self._relays.get(name)
             if relay is None:
@@ -118,6 +133,10 @@ class Clients:
                 self._uplink.wake(name)
                 if new_cap:
                     self._end(name, "the cap on routes has changed: connect again")
+
+    def runs_here(self, name: str) -> bool:
+        """Whether the router's machine is on this node."""
+        return name in self._relays
 
     async def serve(self, stream: RouterStream) -> None:
         """Serve one connection until it ends. Raises RemoteProtocolError for what the client did wrong."""
@@ -153,6 +172,15 @@ class Clients:
         answers: list[Message] = relay.installed(message) if isinstance(message, Ack) else [message]
         if session is not None:
             session.tell(answers)
+
+    def announce(self, message: Announce | Announced) -> None:
+        """Pass on what the app wants announced; if the client is not here now, the app repeats it."""
+        session = self._sessions.get(message.name)
+        if session is not None:
+            session.tell([message])
+        else:
+            what, epoch = type(message).__name__, message.epoch
+            log.info("router %s: %s of epoch %d dropped: its client is not connected", message.name, what, epoch)
 
     def refused(self) -> dict[str, Counter[str]]:
         """Return how many facts of each router were refused, by reason."""

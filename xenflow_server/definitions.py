@@ -55,6 +55,14 @@ def read(directory: Path) -> Definitions:
 
     Raises ConfigError with all problems of all files.
     """
+    return check(read_files(directory))
+
+
+def read_files(directory: Path) -> list[tuple[str, DefinitionsFile]]:
+    """Return the files of `directory`, each with its name, not checked together yet.
+
+    Raises ConfigError with all problems; if a file cannot be read, those of the others together are among them.
+    """
     if not directory.is_dir():
         raise ConfigError([f"{directory}: definitions: no such directory; create it, or correct `definitions`"])
     problems: list[str] = []
@@ -64,8 +72,14 @@ def read(directory: Path) -> Definitions:
             files.append((str(path), load(path, DefinitionsFile)))
         except ConfigError as error:
             problems.extend(error.problems)
-    definitions, contradictions = combine(files)
-    problems.extend(contradictions)
+    if problems:
+        raise ConfigError([*problems, *combine(files)[1]])
+    return files
+
+
+def check(files: list[tuple[str, DefinitionsFile]]) -> Definitions:
+    """Return the definitions of the named files together. Raises ConfigError with every problem in them."""
+    definitions, problems = combine(files)
     if problems:
         raise ConfigError(problems)
     return definitions

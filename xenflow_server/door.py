@@ -1,7 +1,8 @@
 """Pure: what a router may say about itself. A router is untrusted; each of its facts passes here before it is kept.
 
 Place in the flow: channel -> door -> Inbox. Rules: one fact that is refused does not stop the others; what it replaces
-is forgotten (the old value is no longer true either); a refusal is a reason without the router's own text in it, so
+is forgotten (the old value is no longer true either); a prefix whose route cannot be used is left to the VM, since a
+shorter one would lead its packets astray; a refusal is a reason without the router's own text in it, so
 that reasons can be counted. docs/server.md has the table of inputs and outcomes.
 """
 
@@ -51,7 +52,7 @@ class Door:
     def admit(self, update: Update) -> tuple[Update, list[str]]:
         """Return `update` without what is refused, and the reasons (each once).
 
-        Refused facts become withdrawals of what they would have replaced.
+        Refused facts become withdrawals of what they would have replaced; routes to good prefixes, routes by the VM.
         """
         bad: list[tuple[Fact, str]] = []
         good_hops = self._good_hops
@@ -66,10 +67,10 @@ class Door:
         if not bad:
             return update, []
         self.refused.update(reason for _, reason in bad)
-        gone = {id(fact) for fact, _ in bad}
-        upserts = [fact for fact in update.upserts if id(fact) not in gone]
-        kept = {(fact.KIND, fact.key) for fact in upserts if not isinstance(fact, Route)}
-        withdrawals = [key for fact, _ in bad if (key := _key(fact)) is not None and key not in kept]
+        gone = {id(fact): _slow(fact) for fact, _ in bad}
+        upserts = [kept for fact in update.upserts if (kept := gone.get(id(fact), fact)) is not None]
+        taken = {(fact.KIND, fact.key) for fact in upserts}
+        withdrawals = [key for fact, _ in bad if (key := _key(fact)) is not None and key not in taken]
         admitted = Update(update.scope, update.seq, upserts, [*update.withdrawals, *withdrawals])
         return admitted, list(dict.fromkeys(reason for _, reason in bad))
 
@@ -114,6 +115,11 @@ class Door:
             good.clear()
         good.add(route.hops)
         return ""
+
+
+def _slow(fact: Fact) -> Route | None:
+    """Return the route that leaves a refused route's packets to the VM; None if its prefix is refused too."""
+    return Route(fact.prefix, RouteKind.SLOW) if isinstance(fact, Route) and not _route(fact) else None
 
 
 def _key(fact: Fact) -> Key | None:

@@ -22,7 +22,7 @@ from xenflow.identity import Identity
 from xenflow.settings import load
 from xenflow.tls import Credentials
 from xenflow.wire import VERSION, Hello, Role
-from xenflow_server import definitions
+from xenflow_server.book import Book
 from xenflow_server.node import NodeScope
 from xenflow_server.ovsdb import Monitor
 from xenflow_server.server import Server
@@ -42,25 +42,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     level = logging.DEBUG if options.debug else logging.INFO
     logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", stream=sys.stderr)
     try:
-        settings, defined, credentials = check(options.config)
+        settings, book, credentials = check(options.config)
         if options.check:
-            check_database(settings.ovs.database)
-            print(f"{options.config}: {len(defined.machines)} machines in {len(defined.networks)} networks: good")
+            show(options.config, settings, book)
             sys.exit(0)
-        asyncio.run(run(settings, defined, credentials))
+        for problem in book.problems:
+            log.error("definition handed over and left out: %s", problem)
+        asyncio.run(run(settings, book, credentials))
     except ConfigError as error:
         for problem in error.problems:
             print(f"xenflow-server: {problem}", file=sys.stderr)
         sys.exit(2)
 
 
-def check(config: Path) -> tuple[Settings, definitions.Definitions, Credentials]:
+def show(config: Path, settings: Settings, book: Book) -> None:
+    """Print what `check` found. Raises ConfigError for what a start can do without, but should not have to."""
+    check_database(settings.ovs.database)
+    if book.problems:
+        raise ConfigError(book.problems)
+    defined = book.definitions
+    print(f"{config}: {len(defined.machines)} machines in {len(defined.networks)} networks: good")
+    for line in book.lines():
+        print(line)
+
+
+def check(config: Path) -> tuple[Settings, Book, Credentials]:
     """Return what a start needs. Raises ConfigError with all problems of settings, definitions and certificate."""
     settings = load(config, Settings)
     problems: list[str] = []
-    defined = definitions.Definitions()
+    book = Book(settings.definitions, settings.state)
     try:
-        defined = definitions.read(settings.definitions)
+        book.start()
     except ConfigError as error:
         problems.extend(error.problems)
     credentials = settings.tls.credentials()
@@ -72,7 +84,7 @@ def check(config: Path) -> tuple[Settings, definitions.Definitions, Credentials]
         problems.extend(error.problems)
     if problems:
         raise ConfigError(problems)
-    return settings, defined, credentials
+    return settings, book, credentials
 
 
 def check_database(database: str) -> None:
@@ -92,31 +104,31 @@ def check_database(database: str) -> None:
             raise ConfigError([f"{database}: cannot connect ({why}); {way_out}"]) from error
 
 
-async def run(settings: Settings, defined: definitions.Definitions, credentials: Credentials) -> None:
+async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError if the socket cannot be had."""
     hello = Hello(VERSION, Role.NODE, settings.node, epoch=time.time_ns() // 1_000_000)
 
     async def connect_app() -> Channel:
         return await connect(settings.app, credentials, hello, expect_controller)
 
-    scope = NodeScope(defined, settings.limits.max_routes)
+    scope = NodeScope(book.definitions, settings.limits.max_routes)
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
-    server = Server(settings.node, scope, database, connect_app, settings.ovs)
+    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, settings.hypervisor.move)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: reload(server, settings.definitions))
+    loop.add_signal_handler(signal.SIGHUP, lambda: reload(server, book))
     log.info("node %s from=start to=serving listen=%s app=%s", settings.node, settings.listen, settings.app)
     await _until(stop, server, listener)
     log.info("node %s from=serving to=stopped", settings.node)
 
 
-def reload(server: Server, directory: Path) -> None:
+def reload(server: Server, book: Book) -> None:
     """Take the definitions as the files have them now; if they have a problem everything stays as it was."""
     try:
-        fresh = definitions.read(directory)
+        fresh = book.reload()
     except ConfigError as error:
         for problem in error.problems:
             log.error("reload refused, nothing has changed: %s", problem)

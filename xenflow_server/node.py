@@ -56,6 +56,12 @@ class NodeScope:
         return self._plan()
 
     @property
+    def moved(self) -> frozenset[str]:
+        """The machines of which an interface has left for another node, and has not come back."""
+        moved, vifs = self._hypervisor.moved(), self.definitions.vifs
+        return frozenset(vifs[mac][0] for mac in moved if mac in vifs)
+
+    @property
     def caps(self) -> dict[str, int]:
         """The route cap of each machine that runs here."""
         machines = self.inventory.machines if self.inventory is not None else {}

@@ -10,6 +10,7 @@ them. The library polls with select(), which dies past descriptor 1023: poll() i
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import select
 from collections.abc import Callable
@@ -85,6 +86,16 @@ class _Wakeups:
         self.timeout_ms = 0
 
 
+class _Idl(ovs.db.idl.Idl):  # type: ignore[misc]
+    """Remembers interfaces that are deleted: one run may take in a change of a row and its deletion together."""
+
+    departed: list[PortView]
+
+    def notify(self, event: str, row: Any, updates: Any = None) -> None:
+        if event == ovs.db.idl.ROW_DELETE and row._table.name == "Interface":
+            self.departed.append(_port(row))
+
+
 class Monitor:
     """Keeps a `BridgeView` up to date, and BFD on the trunks that are wanted."""
 
@@ -94,9 +105,10 @@ class Monitor:
         for table, columns in SCHEMA["tables"].items():  # type: ignore[attr-defined]
             helper.register_columns(table, list(columns["columns"]))
         try:
-            self._idl = ovs.db.idl.Idl(remote, helper, leader_only=False)
+            self._idl = _Idl(remote, helper, leader_only=False)
         except ValueError as error:
             raise ConfigError([f"ovs.database: must look like unix:/run/openvswitch/db.sock ({remote!r})"]) from error
+        self._idl.departed = []
         self._idl._session.reconnect.set_backoff(*BACKOFF_MS)
         self._remote, self._bridge = remote, bridge
         self._trunks: frozenset[str] | None = None
@@ -121,9 +133,10 @@ class Monitor:
             self._say_state()
             if self._in_sync():
                 view = self._observe()
-                if view != self._view:
+                departed, self._idl.departed = tuple(self._idl.departed), []
+                if departed or view != self._view:
                     self._view = view
-                    on_view(view)
+                    on_view(dataclasses.replace(view, departed=departed))
                 self._write()
             await self._wait()
 

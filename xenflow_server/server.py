@@ -4,20 +4,37 @@ OVSDB -> view -> NodeScope -> Uplink -> app -> Ack, Problem -> Clients -> client
                      |          ^        |
                      v          |        +-> Confirm -> Confirmer -> Confirmed -> Uplink
                   Clients -> Relay <- clients (TLS)
+                                         +-> Define, Undefine, Move, CancelMove -> Orders -> Progress -> Uplink
+                                         +-> Announce, Announced -> Clients -> client
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
-from xenflow.wire import Ack, Confirm, Confirmed, Message, Problem
+from xenflow.wire import (
+    Ack,
+    Announce,
+    Announced,
+    CancelMove,
+    Confirm,
+    Confirmed,
+    Define,
+    Message,
+    Move,
+    Problem,
+    Progress,
+    Undefine,
+)
+from xenflow_server.book import Book
 from xenflow_server.clients import Clients
 from xenflow_server.confirm import Confirmer
 from xenflow_server.definitions import Definitions
 from xenflow_server.inventory import Inventory
 from xenflow_server.node import NodeScope
+from xenflow_server.orders import Orders
 from xenflow_server.settings import OvsTable
 from xenflow_server.uplink import Stream, Uplink
 from xenflow_server.view import BridgeView, Database
@@ -37,6 +54,8 @@ class Server:
         database: Database,
         connect: Callable[[], Awaitable[Stream]],
         ovs: OvsTable,
+        book: Book,
+        move: Sequence[str] = (),
     ) -> None:
         self.uplink = Uplink(self._connect, self._from_app)
         self.clients = Clients(node, self.uplink)
@@ -44,6 +63,9 @@ class Server:
         self._scope = scope
         self._database = database
         self._confirmer = Confirmer(ovs.rundir, ovs.bridge, lambda token: self.uplink.say(Confirmed(token)))
+        self._orders = Orders(
+            node, book, move, say=self._progress, redefine=self.redefine, runs_here=self.clients.runs_here
+        )
 
     async def run(self) -> None:
         """Observe and report, for ever."""
@@ -84,7 +106,14 @@ class Server:
         self._database.want_bfd(inventory.trunks)
         self.uplink.open(self._scope)
         self.uplink.wake(self._scope.scope)
-        self.clients.observe(self._scope.definitions.machines, inventory.machines, self._scope.caps)
+        self.clients.observe(self._scope.definitions.machines, inventory.machines, self._scope.caps, self._scope.moved)
+
+    def _progress(self, progress: Progress) -> None:
+        """Tell the app; how an order ended also later, if the connection is down."""
+        if progress.done:
+            self.uplink.keep(progress)
+        else:
+            self.uplink.say(progress)
 
     def _from_app(self, message: Message) -> None:
         match message:
@@ -94,3 +123,7 @@ class Server:
                 log.warning("app: %s", message.text)
             case Confirm():
                 self._confirmer.ask(message.token)
+            case Define() | Undefine() | Move() | CancelMove():
+                self._orders.take(message)
+            case Announce() | Announced():
+                self.clients.announce(message)

@@ -31,6 +31,17 @@ class OvsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             yield "bridge", "must be the name of a bridge: 1 to 15 characters, without space and slash"
 
 
+class HypervisorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[hypervisor]``: `move` is the command that live-migrates a machine; router and target node are appended."""
+
+    move: list[str] = []
+
+    def problems(self) -> Iterable[tuple[str, str]]:
+        """Yield what types do not say."""
+        if self.move and not self.move[0]:
+            yield "move", "must be a command and its arguments, as a list"
+
+
 class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[limits]``: `max_routes` is the cap of a router whose definition has none."""
 
@@ -46,6 +57,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: Address = Address(Scheme.SSL, "fe80::1%xfctl", 6655)
     ovs: OvsTable = OvsTable()
     definitions: Path = Path("/etc/xenflow/definitions.d")
+    state: Path = Path("/var/lib/xenflow")
+    hypervisor: HypervisorTable = HypervisorTable()
     limits: LimitsTable = LimitsTable()
 
     def problems(self) -> Iterable[tuple[str, str]]:

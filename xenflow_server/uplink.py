@@ -20,6 +20,8 @@ from xenflow.wire import NODE_SCOPE, Close, Message
 
 log = logging.getLogger(__name__)
 CLOSED = "closed by the app"
+MAX_KEPT = 256
+"""Single messages that wait for the app; then the oldest go."""
 
 
 class Source(Protocol):
@@ -64,8 +66,9 @@ class Uplink:
         self._on_message = on_message
         self._sources: dict[str, Source] = {}
         self._dirty: dict[str, None] = {}
-        self._closed: dict[str, None] = {}
+        self._closed: dict[str, Close] = {}
         self._said: list[Message] = []
+        self._kept: list[Message] = []
         self._work = asyncio.Event()
         self._sending = asyncio.Lock()
         self._stream: Stream | None = None
@@ -87,12 +90,12 @@ class Uplink:
             source.restart()
         self.wake(source.scope)
 
-    def close(self, scope: str) -> None:
-        """Tell the app that the scope is gone for good."""
+    def close(self, scope: str, *, moved: bool = False) -> None:
+        """Tell the app that the scope is gone for good, or has moved to another node."""
         source = self._sources.pop(scope, None)
         if source is not None:
             source.stop()
-        self._closed[scope] = None
+        self._closed[scope] = Close(scope, moved)
         self._work.set()
 
     def wake(self, scope: str) -> None:
@@ -105,6 +108,11 @@ class Uplink:
         if self._stream is not None:
             self._said.append(message)
             self._work.set()
+
+    def keep(self, message: Message) -> None:
+        """Send a single message, once the app is there."""
+        self._kept = [*self._kept[1 - MAX_KEPT :], message]
+        self._work.set()
 
     async def run(self) -> None:
         """Connect, again and again, until drained."""
@@ -171,18 +179,30 @@ class Uplink:
     async def _flush(self, stream: Stream) -> None:
         """Send until nothing is left; the node's own scope comes first, the others take turns."""
         async with self._sending:
-            while self._dirty or self._closed or self._said:
-                if self._said:
-                    said, self._said = self._said, []
-                    await stream.send(*said)
+            while self._dirty or self._closed or self._said or self._kept:
+                await self._speak(stream)
                 if NODE_SCOPE in self._dirty:
                     await self._take(stream, NODE_SCOPE)
                     continue
                 closed, self._closed = self._closed, {}
-                for scope in closed:
-                    await stream.send(Close(scope))
+                if closed:
+                    await stream.send(*closed.values())
                 for scope in list(self._dirty):
                     await self._take(stream, scope)
+
+    async def _speak(self, stream: Stream) -> None:
+        """Send single messages; that a router has moved comes before the node's scope says that it is not here."""
+        moved = [close for close in self._closed.values() if close.moved]
+        if self._said or self._kept or moved:
+            kept, said, self._kept, self._said = self._kept, self._said, [], []
+            for close in moved:
+                del self._closed[close.scope]
+            try:
+                await stream.send(*kept, *said, *moved)
+            except (OSError, RemoteProtocolError, asyncio.CancelledError):
+                self._kept = [*kept, *self._kept]
+                self._closed = {**{close.scope: close for close in moved}, **self._closed}
+                raise
 
     async def _take(self, stream: Stream, scope: str) -> None:
         self._dirty.pop(scope, None)

@@ -14,9 +14,23 @@ from xenflow.model import pack_mac
 
 BFD_MARK = "xenflow-bfd"
 """Key in an Interface's external_ids: its BFD settings are ours, and ours to remove (law 3)."""
+MOVED_MARK = "xenflow-moved"
+"""Key in a vif's external_ids: the hypervisor is about to take it away because its machine moves; the value is free."""
 BFD_INTERVAL_MS = 300
-"""Three lost control packets mean that the far end is gone: 0.9 s."""
-BFD_SETTINGS = {"enable": "true", "min_tx": str(BFD_INTERVAL_MS), "min_rx": str(BFD_INTERVAL_MS)}
+BFD_MULTIPLIER = 5
+"""So many lost control packets mean that the far end is gone: 1.5 s.
+
+An Open vSwitch that was started anew speaks up within 1 s, the slowest that BFD has; then its links need not be left.
+"""
+BFD_SETTINGS = {
+    "enable": "true",
+    "min_tx": str(BFD_INTERVAL_MS),
+    "min_rx": str(BFD_INTERVAL_MS),
+    "mult": str(BFD_MULTIPLIER),
+}
+
+_STARTED_ANEW = {"diagnostic": "Neighbor Signaled Session Down", "remote_diagnostic": "No Diagnostic"}
+"""What bfd_status says then (ovs-vswitchd.conf.db(5)); an end that has lost us gives its own diagnostic."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,8 +48,11 @@ class PortView:
     @property
     def attached_mac(self) -> bytes:
         """The MAC address of the machine's interface behind a vif (vif-openvswitch, libvirt); empty for others."""
-        if self.external_ids.get("iface-status", "active") != "active":
-            return b""
+        return self.mac if self.external_ids.get("iface-status", "active") == "active" else b""
+
+    @property
+    def mac(self) -> bytes:
+        """As `attached_mac`, active or not."""
         try:
             return pack_mac(self.external_ids.get("attached-mac", ""))
         except ValueError:
@@ -46,25 +63,32 @@ class PortView:
         """False once the far end was there and is not any more.
 
         A far end that never spoke BFD (`flap_count` 0, which counts from the start of Open vSwitch) or has switched
-        it off on purpose is taken to be there.
+        it off on purpose is taken to be there. So is one whose Open vSwitch has been started anew: it says "down" but
+        nothing of why, over a wire that works.
         """
         if self.link_state == "down":
             return False
         status = self.bfd_status
         if status.get("forwarding", "true") == "true" or status.get("remote_state") == "admin_down":
             return True
+        if all(status.get(key) == value for key, value in _STARTED_ANEW.items()):
+            return True
         return status.get("flap_count", "0") == "0"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class BridgeView:
-    """The data bridge; `dpid` is 0 until ovs-vswitchd has made it. `exists` is False if the database lacks it."""
+    """The data bridge; `dpid` is 0 until ovs-vswitchd has made it. `exists` is False if the database lacks it.
+
+    `departed` are interfaces, as they were last, that have gone since the view before.
+    """
 
     name: str
     dpid: int = 0
     datapath_type: str = ""
     ports: tuple[PortView, ...] = ()
     exists: bool = True
+    departed: tuple[PortView, ...] = ()
 
 
 class Database(Protocol):

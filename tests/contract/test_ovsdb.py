@@ -17,7 +17,7 @@ import pytest
 from tests.fakes.ovsdb import FakeDatabase
 from tests.private_ovsdb import BRIDGE, RealWorld
 from xenflow_server.confirm import Confirmer, appctl
-from xenflow_server.view import BFD_MARK, BridgeView, Database, PortView
+from xenflow_server.view import BFD_MARK, MOVED_MARK, BridgeView, Database, PortView
 
 MAC = "02:00:00:00:00:01"
 PATIENCE_S = 20.0
@@ -132,6 +132,25 @@ def test_ports_come_with_number_and_address_and_go(make_world: Callable[[], Worl
         await watcher.port("vif1", lambda port: not port.attached_mac)
         world.remove_port("vif1")
         await watcher.until(lambda view: all(port.name != "vif1" for port in view.ports))
+
+    tell(make_world, story)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_vif_that_goes_is_shown_as_it_was_last(make_world: Callable[[], World], together: bool) -> None:
+    async def story(world: World, database: Database, watcher: Watcher) -> None:
+        world.add_port("vif1", {"attached-mac": MAC})
+        await watcher.port("vif1", lambda port: port.number > 0)
+        world.set_external_ids("vif1", {MOVED_MARK: "n2"})
+        if not together:
+            await watcher.port("vif1", lambda port: MOVED_MARK in port.external_ids)
+        world.remove_port("vif1")
+        view = await watcher.until(lambda view: bool(view.departed))
+        assert [(port.name, MOVED_MARK in port.external_ids) for port in view.departed] == [("vif1", True)]
+        world.add_port("vif2", {"attached-mac": MAC})
+        await watcher.port("vif2", lambda port: port.number > 0)
+        assert watcher.view is not None
+        assert not watcher.view.departed
 
     tell(make_world, story)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import signal
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from xenflow.wire import NODE_SCOPE, VERSION, Ack, Begin, Close, Confirm, Confir
 
 pytestmark = [pytest.mark.ovs, pytest.mark.root]
 PATIENCE_S = 30.0
+AGE = dt.timedelta(days=5)
+"""Of the authority: a certificate that it issued for less has expired."""
 MAC = "02:00:00:00:00:01"
 DEFINITIONS = f"""
 [[network]]
@@ -43,7 +46,8 @@ class Site:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.authority = Authority.create(directory / "pki")
+        Authority.create(directory / "pki", clock=lambda: dt.datetime.now(dt.UTC) - AGE)
+        self.authority = Authority.open(directory / "pki")
         self.app: dict[str, Inbox] = {}
         self.closed: list[str] = []
         self.confirmed: list[int] = []

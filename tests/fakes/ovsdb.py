@@ -18,6 +18,7 @@ class FakeDatabase:
         self._bridge = bridge
         self._ports: dict[str, PortView] = {}
         self._numbers: dict[str, int] = {}
+        self._departed: list[PortView] = []
         self._running = running
         self._changed = asyncio.Event()
         self._trunks: frozenset[str] | None = None
@@ -29,9 +30,10 @@ class FakeDatabase:
             if self._running:
                 self._write_bfd()
                 view = self._view()
-                if view != told:
+                departed, self._departed = tuple(self._departed), []
+                if departed or view != told:
                     told = view
-                    on_view(view)
+                    on_view(dataclasses.replace(view, departed=departed))
             await self._changed.wait()
             self._changed.clear()
 
@@ -50,7 +52,7 @@ class FakeDatabase:
         self._changed.set()
 
     def remove_port(self, name: str) -> None:
-        del self._ports[name]
+        self._departed.append(self._ports.pop(name))
         self._changed.set()
 
     def set_external_ids(self, name: str, external_ids: Mapping[str, str]) -> None:

@@ -147,11 +147,14 @@ def trunk_frames(lab: Lab) -> int:
 
 
 def flows(lab: Lab, node: str) -> dict[str, float]:
-    """Return the flows of a node as text without counters, and how long each has been there, in seconds."""
+    """Return the flows of a node as text without counters, and how long each has been there, in seconds.
+
+    Those with a hard timeout are no part of the tables: the switch learns and forgets them by itself.
+    """
     found = {}
     for line in lab.ofctl(node, "dump-flows").splitlines():
         duration = re.search(r"duration=([\d.]+)s, ", line)
-        if duration is not None:
+        if duration is not None and "hard_timeout=" not in line:
             text = re.sub(r"(duration|n_packets|n_bytes|idle_age|hard_age)=[\d.]+s?, ?", "", line).strip()
             found[text] = float(duration[1])
     return found

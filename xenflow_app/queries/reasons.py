@@ -242,7 +242,7 @@ def _foreign(names: Names, frame: Frame, number: int) -> str:
     mac = frame.packed(fields.ETH_SRC)
     if mac != interface.mac:
         return f"{mac_text(mac)} is not the MAC address of {machine.name}, which is {mac_text(interface.mac)}"
-    if machine.kind is MachineKind.HOST and frame.is_ip and frame.source not in interface.addresses:
-        own = ", ".join(map(address_text, interface.addresses)) or "none"
+    if machine.kind is MachineKind.HOST and frame.is_ip and frame.source not in interface.own:
+        own = ", ".join(map(address_text, interface.own)) or "none"
         return f"{address_text(frame.source)} is not an address of {machine.name} (its own: {own})"
     return f"no flow admits such frames from {names.port_words(number)}"

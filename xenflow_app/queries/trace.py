@@ -154,7 +154,7 @@ class _Tracer:
         if frame.packed(fields.ETH_DST) != interface.mac:
             return Kind.COPIED, f"a copy for {machine.name}, which is not the one meant (flooded)"
         target = frame.destination
-        if machine.kind is MachineKind.HOST and frame.is_ip and target not in interface.addresses:
+        if machine.kind is MachineKind.HOST and frame.is_ip and target not in interface.own:
             return (
                 Kind.DELIVERED,
                 f"delivered to {machine.name}, which does not have {address_text(target)} as far as is known",

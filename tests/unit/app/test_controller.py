@@ -10,6 +10,7 @@ from xenflow.identity import Identity
 from xenflow.model import Hop, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
 from xenflow.wire import VERSION, Hello, Role
 from xenflow_app import pipeline
+from xenflow_app.controller import Controller
 from xenflow_app.flowtable import FABRIC, cookie
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.openflow.values import FlowRemoved, PacketIn, PortReason, PortStatus, RemovedReason, SwitchPort
@@ -216,6 +217,24 @@ def test_a_tree_is_removed_everywhere_before_it_is_added_anywhere() -> None:
     assert len(trees(world, 30)) == 4
 
 
+def test_a_restarted_controller_hears_the_links_of_a_switch_that_connects_late() -> None:
+    world = ring()
+    before = flows(world)
+    sent = {name: server.switch.flow_mods for name, server in world.servers.items()}
+    world.controller = Controller(world.settings)
+    for name in world.servers:
+        world.connect(name)
+    world.run(4.0)
+    cables, world.cables = world.cables, {}
+    for name in world.servers:
+        world.connect_switch(name)
+    world.run(0.2)
+    world.cables = cables
+    world.run(3.0)
+    assert flows(world) == before
+    assert {name: server.switch.flow_mods for name, server in world.servers.items()} == sent
+
+
 def test_a_restarted_controller_removes_an_old_tree_everywhere_before_it_adds_a_new_one() -> None:
     """A trunk of the tree that is silent now may still carry frames: it must be shut before another one is opened."""
     world = ring()
@@ -370,3 +389,19 @@ def test_reactive_first_packet_gets_an_exact_flow_and_goes_on_and_a_route_change
     server.switch.flows.pop(key)
     world.say("a", FlowRemoved(key, cookie(Kind.EXACT, number), RemovedReason.IDLE_TIMEOUT, 1, 1))
     assert not of_kind(world, "a", Kind.EXACT)
+
+
+def test_ways_to_a_node_come_back_when_it_has_machines_again() -> None:
+    world = ring()
+    key = nxm.flow_key(Table.EGRESS, 100, reg0=30, dl_dst=mac(200))
+    server = world.servers["c"]
+    machine, port = server.node.facts.of(11)[b"h1"], server.node.facts.of(12)[b"h1"]
+    server.node.drop(12, b"h1")
+    server.node.drop(11, b"h1")
+    world.settle()
+    world.run(1.0)
+    assert key not in world.servers["a"].switch.flows
+    server.node.put(machine)
+    server.node.put(port)
+    world.settle()
+    assert world.servers["a"].switch.flows[key][12:] == actions.output(2)

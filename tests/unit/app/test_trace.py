@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 import pytest
 
 from tests.unit.app.network import World, mac
 from tests.unit.app.test_queries import ask, packed, refusal, route, small
 from xenflow.answers import Outcome, Trace
-from xenflow.model import Hop, Neighbor, RouteKind, ShedRoutes, mac_text
+from xenflow.model import Hop, Neighbor, RouteKind, ShedRoutes, link_local_of, mac_text
 
 
 def trace(world: World, sender: str, to: str, **arguments: str) -> Trace:
@@ -123,6 +125,19 @@ def test_a_shed_route_goes_the_slow_way() -> None:
     outcome = only(trace(world, "h1", "10.77.0.1"))
     assert outcome.kind == "slow"
     assert "0.0.0.0/0 has no flow: max_flows = 2" in outcome.words
+
+
+@pytest.mark.parametrize(("source", "kind"), [("of its MAC", "delivered"), ("fe80::99", "dropped")])
+def test_a_host_may_use_the_link_local_address_of_its_mac_and_no_other(source: str, kind: str) -> None:
+    world = small()
+    of = {who: str(IPv6Address(link_local_of(machine_mac(world, who)))) for who in ("h1", "r1")}
+    outcome = only(trace(world, "h1", of["r1"], src=of["h1"] if source == "of its MAC" else source, via="r1"))
+    assert outcome.kind == kind, outcome.words
+
+
+def machine_mac(world: World, name: str) -> bytes:
+    machine = next(found for node in world.controller.nodes.values() if (found := node.machine(name)))
+    return machine.interfaces[0].mac
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from xenflow.model import Link, Neighbor, Route, RouteKind, ShedRoutes
 from xenflow.pki import Authority
 from xenflow.replica import Inbox, Outbox
 from xenflow.tls import TlsFiles
-from xenflow.wire import VERSION, Ack, Begin, End, Hello, Role, Update, Welcome
+from xenflow.wire import VERSION, Ack, Announce, Announced, Begin, End, Hello, Role, Update, Welcome
 from xenflow_client.report import Report
 from xenflow_client.settings import ClientSettings
 from xenflow_client.uplink import Uplink, new_epoch
@@ -89,6 +89,22 @@ async def reached(condition: Callable[[], bool], within_s: float = 10.0) -> None
             await asyncio.sleep(0.005)
 
 
+class FakeAnnouncer:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.log: list[object] = []
+
+    def start(self, order: Announce, local: tuple[str, int]) -> None:
+        self.log.append((order, local))
+
+    def confirmed(self, epoch: int) -> None:
+        self.log.append(epoch)
+
+    def stop(self) -> None:
+        self.log.append("end")
+
+
 class Bench:
     """A client's reporting half and a server for it."""
 
@@ -96,7 +112,8 @@ class Bench:
         self.server = Server(files(authority, server_is), free_port(), cap)
         self.report = Report(Outbox("r1"))
         settings = ClientSettings("r1", self.server.address, files(authority, "router/r1"), max_routes)
-        self.uplink = Uplink(settings, self.report)
+        self.announced = FakeAnnouncer()
+        self.uplink = Uplink(settings, self.report, self.announced)
         self.report.put(LINK)
         for route in ROUTES:
             self.report.put(route)
@@ -151,7 +168,8 @@ def test_server_that_comes_back_is_found_at_once_and_told_everything(authority: 
             await reached(lambda: bench.server.inbox.in_sync)
             assert asyncio.get_running_loop().time() - began < 2.0  # 0.5 s, and what a busy machine adds
             assert dict(bench.server.inbox.facts) == dict(bench.report.outbox.facts)
-        assert len({hello.epoch for hello in bench.server.hellos}) == 1
+        first, second = (hello.epoch for hello in bench.server.hellos[-2:])
+        assert first < second
 
     play(scenario())
 
@@ -222,4 +240,20 @@ def test_says_bye(authority: Authority) -> None:
 def test_epochs_grow() -> None:
     first = new_epoch()
     assert first > 1_700_000_000_000
-    assert new_epoch() >= first
+    assert new_epoch(first) > first
+    assert new_epoch(first + 10**9) == first + 10**9 + 1  # a clock that was set back
+
+
+def test_announcements_are_carried_out_until_the_session_ends(authority: Authority) -> None:
+    async def scenario() -> None:
+        bench = Bench(authority)
+        async with bench.running():
+            await reached(lambda: bench.server.inbox.in_sync)
+            order = Announce("r1", 3, b"key")
+            await bench.server.channels[-1].send(order, Announced("r1", 3))
+            await reached(lambda: len(bench.announced.log) == 2)
+            assert bench.announced.log == [(order, ("127.0.0.1", 0)), 3]
+            await bench.server.channels[-1].close("restart")
+            await reached(lambda: bench.announced.log[2:3] == ["end"])
+
+    play(scenario())

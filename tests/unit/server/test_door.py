@@ -76,7 +76,11 @@ BAD: list[tuple[Fact, str]] = [
     (unicast("2001:db8::/32", HOPS), "gateway of another family"),
     (unicast("10.0.0.0/8", (Hop(2, bytes(4)),)), "no unicast address"),
     (unicast("10.0.0.0/8", (Hop(2, bytes([224, 0, 0, 5])),)), "no unicast address"),
+    (unicast("10.0.0.0/8", (Hop(2, bytes([240, 0, 0, 1])),)), "no unicast address"),
+    (unicast("10.0.0.0/8", (Hop(2, bytes([127, 0, 0, 1])),)), "no unicast address"),
+    (unicast("2001:db8::/32", (Hop(2, MAPPED),)), "no unicast address"),
     (unicast("10.0.0.0/8", (Hop(2, HOPS[0].gateway, 0),)), "weight out of range"),
+    (unicast("10.0.0.0/8", (Hop(2, HOPS[0].gateway, 65537),)), "weight out of range"),
     (unicast("10.0.0.0/8", tuple(Hop(n, HOPS[0].gateway) for n in range(1, 66))), "more than 64 next hops"),
     (Link(2, "", MAC, 1500, True), "printable characters"),
     (Link(2, "a" * 16, MAC, 1500, True), "1 to 15 bytes"),
@@ -93,6 +97,8 @@ BAD: list[tuple[Fact, str]] = [
     (Address(2, bytes([0, 0, 0, 0, 8])), "unspecified"),
     (Address(2, bytes([127, 0, 0, 1, 8])), "loopback"),
     (Address(2, bytes([224, 0, 0, 1, 32])), "multicast"),
+    (Address(2, MAPPED + b"\x80"), "loopback"),
+    (Neighbor(2, bytes(4), MAC), "unspecified"),
     (Address(0, bytes([10, 0, 0, 1, 24])), "link index out of range"),
     (Neighbor(2, b"\x0a\0\0", MAC), "out of range"),
     (Neighbor(2, bytes([255, 255, 255, 255]), MAC), "multicast"),
@@ -132,6 +138,16 @@ def test_what_a_bad_fact_would_replace_is_forgotten() -> None:
     neighbor = Neighbor(2, bytes([10, 0, 0, 2]), b"\xff" * 6)
     admitted, _ = Door().admit(update(neighbor))
     assert admitted.withdrawals == [(Neighbor.KIND, neighbor.key)]
+
+
+def test_a_prefix_whose_next_hops_are_refused_is_left_to_the_vm() -> None:
+    """Without it, its packets would follow a shorter prefix."""
+    many = unicast("10.1.0.0/16", tuple(Hop(n, HOPS[0].gateway) for n in range(1, 66)))
+    bits = unicast(bytes([10, 0, 0, 1, 24]))
+    admitted, reasons = Door().admit(update(many, bits))
+    assert admitted.upserts == [Route(many.prefix, RouteKind.SLOW)]
+    assert admitted.withdrawals == [(Route.KIND, bits.prefix)]
+    assert len(reasons) == 2
 
 
 def test_small_kinds_are_bounded_and_room_comes_back() -> None:

@@ -114,6 +114,9 @@ def test_an_error_of_open_vswitch_is_a_problem() -> None:
 DOWN = {"forwarding": "false", "state": "down"}
 
 
+STARTED_ANEW = {"diagnostic": "Neighbor Signaled Session Down", "remote_diagnostic": "No Diagnostic"}
+
+
 @pytest.mark.parametrize(
     ("status", "alive"),
     [
@@ -121,6 +124,9 @@ DOWN = {"forwarding": "false", "state": "down"}
         ({**DOWN, "flap_count": "0"}, True),
         ({"forwarding": "true", "state": "up", "flap_count": "1"}, True),
         ({**DOWN, "flap_count": "2"}, False),
+        ({**DOWN, "flap_count": "2", **STARTED_ANEW}, True),
+        ({**DOWN, "flap_count": "2", **STARTED_ANEW, "remote_diagnostic": "Control Detection Time Expired"}, False),
+        ({**DOWN, "flap_count": "2", **STARTED_ANEW, "diagnostic": "Control Detection Time Expired"}, False),
         ({**DOWN, "flap_count": "2", "remote_state": "admin_down"}, True),
     ],
 )

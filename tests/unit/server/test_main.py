@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from xenflow.errors import ConfigError
+from xenflow.model import Interface, Machine, MachineKind
 from xenflow.settings import load
-from xenflow_server import main
+from xenflow.wire import Define
+from xenflow_server import definitions, main
+from xenflow_server.book import Book
 from xenflow_server.definitions import Definitions
 from xenflow_server.server import Server
-from xenflow_server.settings import Settings
+from xenflow_server.settings import OvsTable, Settings
 
 EXAMPLES = Path(__file__).parents[3] / "deploy"
 SETTINGS = """
@@ -76,7 +80,7 @@ def test_the_examples_are_good(tmp_path: Path) -> None:
     settings = load(EXAMPLES / "server.toml.example", Settings)
     assert (settings.node, settings.ovs.bridge) == ("n1", "xenbr0")
     (tmp_path / "example.toml").write_text((EXAMPLES / "definitions.example.toml").read_text())
-    defined = main.definitions.read(tmp_path)
+    defined = definitions.read(tmp_path)
     assert set(defined.machines) == {"r1", "h1"}
 
 
@@ -92,12 +96,13 @@ class Redefined(Server):
 
 def test_a_reload_with_a_problem_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     server = Redefined()
+    book = Book(tmp_path, tmp_path / "state")
     (tmp_path / "a.toml").write_text('[[network]]\nname = "a"\nvid = 0\n[[network]]\nname = "B"\nvid = 7')
-    main.reload(server, tmp_path)
+    main.reload(server, book)
     assert server.taken == []
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.ERROR]
     (tmp_path / "a.toml").write_text('[[network]]\nname = "a"\nvid = 7')
-    main.reload(server, tmp_path)
+    main.reload(server, book)
     assert server.taken[0].networks == {"a": 7}
 
 
@@ -105,3 +110,22 @@ def test_check_raises_what_it_found(tmp_path: Path) -> None:
     (tmp_path / "server.toml").write_text(SETTINGS)
     with pytest.raises(ConfigError, match="no such directory"):
         main.check(tmp_path / "server.toml")
+
+
+def test_check_shows_what_was_handed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory, state = tmp_path / "definitions.d", tmp_path / "state"
+    directory.mkdir()
+    (directory / "a.toml").write_text('[[network]]\nname = "a"\nvid = 7')
+    book = Book(directory, state)
+    book.start()
+    machine = Machine("r9", MachineKind.ROUTER, (Interface(1, "a", b"\x02\0\0\0\0\t"),))
+    book.define(Define(1, machine, 0, 4))
+    settings = load(EXAMPLES / "server.toml.example", Settings)
+    settings = msgspec.structs.replace(settings, ovs=OvsTable("tcp:127.0.0.1:6640"))
+    main.show(tmp_path, settings, book)
+    assert capsys.readouterr().out.endswith("router r9: handed over by the app, epoch 4\n")
+    (state / "routers" / "r8.json").write_text("{")
+    book = Book(directory, state)
+    book.start()
+    with pytest.raises(ConfigError, match=r"r8\.json: .*remove it"):
+        main.show(tmp_path, settings, book)

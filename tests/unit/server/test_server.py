@@ -29,6 +29,7 @@ from xenflow.model import (
 )
 from xenflow.replica import Inbox, Outbox
 from xenflow.wire import NODE_SCOPE, Ack, Begin, Close, End, Hello, Message, Problem, Role, Update
+from xenflow_server.book import Book
 from xenflow_server.definitions import Definitions, PortDefinition
 from xenflow_server.node import NodeScope
 from xenflow_server.server import Server
@@ -96,7 +97,8 @@ class World:
         self.app_reachable = True
         self.connects = 0
         scope = NodeScope(DEFINED, default_max_routes=0)
-        self.server = Server("n1", scope, self.database, self.connect_app, OvsTable(rundir=Path("/nowhere")))
+        book, ovs = Book(Path("/nowhere"), Path("/nowhere")), OvsTable(rundir=Path("/nowhere"))
+        self.server = Server("n1", scope, self.database, self.connect_app, ovs, book)
         self.tasks: list[asyncio.Task[None]] = []
 
     async def connect_app(self) -> Stream:

@@ -1,0 +1,80 @@
+"""What the app orders this node to do for a move: definitions that come and go, and the move itself.
+
+    Define, Undefine -> Book -> Definitions -> server        Move, CancelMove -> Mover -> hypervisor
+           `-------------------> Progress -> app <---------------'
+
+Rules: each order is answered, and a refused one changes nothing. An order that comes again is done again without harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from xenflow.errors import ConfigError
+from xenflow.wire import CancelMove, Define, Move, Progress, Undefine
+from xenflow_server.book import Book
+from xenflow_server.checking import NAME
+from xenflow_server.definitions import Definitions
+from xenflow_server.mover import Mover
+
+log = logging.getLogger(__name__)
+Order = Define | Undefine | Move | CancelMove
+
+
+class Orders:
+    """Carries out the app's orders. `runs_here` says whether a router's machine is on this node."""
+
+    def __init__(
+        self,
+        node: str,
+        book: Book,
+        command: Sequence[str],
+        *,
+        say: Callable[[Progress], None],
+        redefine: Callable[[Definitions], None],
+        runs_here: Callable[[str], bool],
+    ) -> None:
+        self._node = node
+        self._book = book
+        self._mover = Mover(command, say)
+        self._say = say
+        self._redefine = redefine
+        self._runs_here = runs_here
+
+    def take(self, order: Order) -> None:
+        """Carry out an order, or say why not."""
+        try:
+            done = self._carry_out(order)
+        except ConfigError as error:
+            reason = "; ".join(error.problems)
+            log.warning("order %s %d refused: %s", type(order).__name__, order.number, reason)
+            self._say(Progress(order.number, True, reason))
+        else:
+            if done:
+                self._say(Progress(order.number, True, "", 100))
+
+    def _carry_out(self, order: Order) -> bool:
+        """Return whether the order is done; a move says so itself, later."""
+        if isinstance(order, Define):
+            self._redefine(self._book.define(order))
+            log.info("router %s: definition of epoch %d handed over", order.machine.name, order.epoch)
+            return True
+        if isinstance(order, Undefine):
+            if self._runs_here(order.name):
+                raise ConfigError([f"router {order.name} runs on node {self._node}: its definition stays"])
+            self._redefine(self._book.undefine(order))
+            log.info("router %s: definition up to epoch %d forgotten", order.name, order.epoch)
+            return True
+        if isinstance(order, Move):
+            self._move(order)
+        elif not self._mover.cancel(order.number):
+            raise ConfigError([f"no move has the number {order.number}: it is over, or never began"])
+        return False
+
+    def _move(self, order: Move) -> None:
+        if not NAME.fullmatch(order.target) or order.target == self._node:
+            raise ConfigError([f"router {order.name}: cannot move to {order.target!r}: not another node's name"])
+        if not self._runs_here(order.name):
+            raise ConfigError([f"router {order.name} does not run on node {self._node}"])
+        self._mover.start(order)
