@@ -4,10 +4,12 @@
     openflow.of_01 on 127.0.0.1 --whole messages---|--> SwitchLink --> Host --> Core
                  ^------------- core.callLater ----|------- bytes -----'
     switches == TLS ==> Terminator (our thread) --> openflow.of_01
+                                 `-- after POX's handshake, both ways --> SwitchLink    (see diversion)
 
 POX cannot decode what the pipeline needs (Nicira's packet-ins, flow dumps). So, once POX's handshake is done, a
 connection's own `unpackers` and `handlers` (attributes of the one connection, nothing global) are replaced: messages
-are cut from the buffer as they are and handed on. POX's port list is kept up to date for other components.
+are cut from the buffer as they are and handed on. POX's port list is kept up to date for other components. Behind the
+terminator its `send` is replaced as well: what other components send goes the same way as ours, in whole messages.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +31,7 @@ from pox.core import core as pox_core
 from xenflow.address import Address, Scheme
 from xenflow.errors import ConfigError
 from xenflow.settings import load
+from xenflow_app.diversion import MARK
 from xenflow_app.effects import Core
 from xenflow_app.host import Host, SwitchLink
 from xenflow_app.openflow.encode import Type
@@ -156,7 +160,10 @@ class PoxHost:
         port = connection.port
 
         def write(data: bytes) -> None:
-            pox_core.callLater(connection.pox.send, data)
+            if self._terminator is not None:
+                self._terminator.send(port, data)
+            else:
+                pox_core.callLater(connection.pox.send, data)
 
         def close(reason: str) -> None:
             if self._terminator is not None and connection.link is not None and connection.link.fault is not None:
@@ -164,6 +171,16 @@ class PoxHost:
             pox_core.callLater(_disconnect, connection.pox, reason)
 
         connection.link = self._host.open_switch(connection.node, write, close, greeted=True)
+        if self._terminator is not None:
+            self._terminator.divert(port, connection.link.received)
+
+    def _receive(self, connection: _Connection, data: bytes) -> None:
+        """Take in a message that came by way of POX; behind the mark there is nothing new."""
+        if self._terminator is not None and data == MARK:
+            connection.is_diverted = True
+            self._terminator.marked(connection.port)
+        elif connection.link is not None and not connection.is_diverted:
+            connection.link.received(data)
 
     # POX's thread
 
@@ -182,9 +199,16 @@ class PoxHost:
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ours = _Connection(connection, port, node)
         connection.unpackers = _WHOLE_MESSAGES
-        connection.handlers = _Everything(connection.handlers, lambda data: self._call(_receive, ours, data))
+        connection.handlers = _Everything(connection.handlers, lambda data: self._call(self._receive, ours, data))
         connection.xenflow = ours
+        if self._terminator is not None:
+            connection.send = partial(self._send, port)
         self._call(self._opened, ours)
+
+    def _send(self, port: int, message: Any) -> None:
+        """Send what a component of POX sends: bytes, or a message of POX's."""
+        assert self._terminator is not None  # see _connection_up
+        self._call(self._terminator.send, port, message if isinstance(message, bytes) else message.pack())
 
     def _connection_down(self, event: Any) -> None:
         ours = getattr(event.connection, "xenflow", None)
@@ -205,17 +229,13 @@ class PoxHost:
 
 @dataclass(slots=True)
 class _Connection:
-    """A connection of POX's and what we know of it; `link` belongs to our thread."""
+    """A connection of POX's and what we know of it; `link` and `is_diverted` belong to our thread."""
 
     pox: Any
     port: int
     node: str | None
     link: SwitchLink | None = None
-
-
-def _receive(connection: _Connection, data: bytes) -> None:
-    if connection.link is not None:
-        connection.link.received(data)
+    is_diverted: bool = False
 
 
 def _lost(connection: _Connection) -> None:

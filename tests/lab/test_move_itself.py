@@ -245,7 +245,8 @@ def test_forwarding_stops_for_the_whole_freeze(bare: Lab) -> None:
     read_until(ping.stdout, "ttl=63")
     bare.wait_until(lambda: answers(bare, "h1", "10.0.2.10"), 10.0, "forwarding")
     ping.send_signal(signal.SIGINT)
-    text = ping.communicate()[0]
+    text = ping.stdout.read()  # not communicate(): it loses what is read ahead
+    ping.communicate()
     offset_s = time.time() - time.monotonic()
     times_s = [float(stamp) - offset_s for stamp in re.findall(r"\[(\d+\.\d+)\] .*ttl=63", text)]
     assert moved.joined_at_s - moved.cut_at_s >= 1.0
@@ -292,6 +293,7 @@ def test_ten_moves_leave_the_guest_and_the_nodes_as_they_were(bare: Lab) -> None
 
 def test_frozen_kernel_gives_up_no_neighbor(bare: Lab) -> None:
     """A stale neighbor in use would be given up after 8 s without answer: not by a frozen machine."""
+    be_heard(bare)
     monitor = bare.popen("r1", ["ip", "monitor", "neigh"])
     neighbors = "ip neigh change 10.0.1.10 dev eth0 nud stale; ip neigh change 10.0.2.10 dev eth1 nud stale"
     bare.run("r1", ["sh", "-c", neighbors], check=True)

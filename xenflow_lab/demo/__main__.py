@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Final
 
 from xenflow.errors import ConfigError
-from xenflow_lab import teardown
+from xenflow_lab import host, teardown
 from xenflow_lab.command import LabError
 from xenflow_lab.demo import convergence, isolation, path, reach
 from xenflow_lab.demo.page import Page
@@ -101,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.geteuid() == 0:
             remove_left_over()
         lab = Lab(TOPOLOGY, f"{PREFIX}{os.getpid()}", overrides=Overrides(wanted.controller))
+        if problems := host.problems(lab.plan.topology):
+            raise ConfigError(problems)
         return 0 if show(Page(), lab) else EXIT_NO
     except KeyboardInterrupt:
         print("demo: interrupted; everything was taken down", file=sys.stderr)

@@ -100,7 +100,10 @@ class Page:
             table.add_column(header, justify="right" if number in right else "left", no_wrap=True)
         for row in rows:
             table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
-        self._console.print(Padding(table, (0, 0, 0, INDENT), expand=False))
+        with self._console.capture() as captured:
+            self._console.print(table)
+        for line in captured.get().splitlines():
+            self._line(Text.from_ansi(line.rstrip()))
 
     @contextmanager
     def step(self, name: str, *, quiet: bool = False) -> Iterator[Step]:

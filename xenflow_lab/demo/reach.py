@@ -88,7 +88,7 @@ def traceroute(page: Page, lab: Lab) -> None:
         rows.append([str(position + 1), *at, f"{machine} on {places.get(machine, '?')}"])
     page.table(["hop", "IPv4", "IPv6", "who"], rows)
     right = seen == [list(column) for column in zip(*expected, strict=True)]
-    page.check("traceroute", right, "the addresses of red-r1, red-r2 and red-h2, in this order, in both families")
+    page.check("traceroute", right, "red-r1, red-r2 and red-h2 answer, in this order, by IPv4 and IPv6")
 
 
 def hops(lab: Lab, who: str, target: str) -> list[str]:

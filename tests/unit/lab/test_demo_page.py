@@ -79,7 +79,9 @@ def test_what_cannot_be_done_is_one_message_and_exit_code_2(
 ) -> None:
     monkeypatch.delenv("POX_HOME", raising=False)
     assert demo.main(["--controller", "pox"]) == 2
-    assert capsys.readouterr().err.startswith("demo: ")
+    printed = capsys.readouterr()
+    assert printed.err.startswith("demo: ")
+    assert printed.out == ""
 
 
 def test_the_own_process_is_a_demo_only_if_it_is_one() -> None:
