@@ -154,7 +154,7 @@ class Facts:
         for other in self._nodes.values():
             copy = other.routers.get(name)
             if other is not node and copy is not None and other.machine(name) is None and node.machine(name):
-                inbox = other.router_inboxes[name]
+                inbox = other.router_inboxes.setdefault(name, Inbox(name))
                 inbox.seed(change.upserts)
                 for kind, key in change.withdrawals:
                     inbox.facts.pop(kind, key)
@@ -175,8 +175,11 @@ class Facts:
 
     def close(self, node: Node, name: str, *, moved: bool) -> None:
         """The router does not run on the node any more, or its client starts from nothing."""
+        if moved and node.machine(name) is not None:
+            node.moved.add(name)  # it goes: its withdrawal follows
+            return
         if node.machine(name) is None:
-            self._left(node, name, moved=moved)
+            self._left(node, name, moved=moved or name in node.moved)
             return
         node.router_inboxes.pop(name, None)
         router = node.routers.get(name)
@@ -187,6 +190,7 @@ class Facts:
 
     def _left(self, node: Node, name: str, *, moved: bool) -> None:
         node.leaving.discard(name)
+        node.moved.discard(name)
         if name in node.routers and not (self.watcher and self.watcher.left(name, node, moved=moved)):
             self.remove(node, name)
 
@@ -195,7 +199,9 @@ class Facts:
         machine = node.machine(name)
         router = node.routers.get(name)
         if machine is None or machine.kind is not MachineKind.ROUTER:
-            if router is not None:
+            if router is not None and name in node.moved:
+                self._left(node, name, moved=True)
+            elif router is not None:
                 node.leaving.add(name)
             return
         node.leaving.discard(name)

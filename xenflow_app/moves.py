@@ -87,7 +87,7 @@ class Moves:
         self._steps = steps
         self._send = send
         self._held: dict[tuple[str, str], float] = {}
-        self._last = 0
+        self._last = time.time_ns() // 1_000_000
         self._now = 0.0
         facts.watcher = self
 
@@ -144,9 +144,28 @@ class Moves:
             if not moved and not any(other.machine(name) for other in self._nodes.values()):
                 self._destroyed(move)
             return True
-        if moved:
+        if moved and not any(other.machine(name) for other in self._nodes.values()):
             self._held[name, node.name] = self._now
+            self._expect_anywhere(name, node)
         return moved
+
+    def _expect_anywhere(self, name: str, node: Node) -> None:
+        """Somebody moves the router by hand: whichever node it comes to must know what it is."""
+        machine = node.routers[name].machine
+        for other in self._nodes.values():
+            if other is not node:
+                self._send(other, Define(self._number(), machine, machine.max_routes, self._last))
+
+    def _forget_elsewhere(self, name: str) -> None:
+        """The router has come somewhere, or will not come: the other nodes need not know it."""
+        for other in self._nodes.values():
+            if other.machine(name) is None:
+                self._send(other, Undefine(self._number(), name, self._last))
+
+    def _number(self) -> int:
+        """Return a number that no order has had, not even of an earlier controller; it is an epoch as well."""
+        self._last = max(self._last + 1, time.time_ns() // 1_000_000)
+        return self._last
 
     def progress(self, message: Progress) -> None:
         """A server says how an order goes."""
@@ -179,6 +198,7 @@ class Moves:
             elif now - since >= HOLD_S:
                 del self._held[name, where]
                 self._facts.remove(node, name)
+                self._forget_elsewhere(name)
 
     def poll(self, now: float) -> None:
         """Put everything that is true to the table, until nothing changes."""
@@ -196,16 +216,15 @@ class Moves:
     # -- the table ---------------------------------------------------------------------------------------------------
 
     def _begin(self, name: str, source: str, target: str, *, planned: bool) -> None:
-        self._last += 1
-        epoch = time.time_ns() // 1_000_000
-        move = Migration(self._last, name, source, target, planned, self._now, epoch)
+        number = self._number()
+        move = Migration(number, name, source, target, planned, self._now, number)
         move.since = self._now
         self.under_way[name] = move
         self._held.pop((name, source), None)
         self._note(move, "asked for" if planned else "found under way")
         if planned:
             machine = self._nodes[source].routers[name].machine
-            if not self._send(self._nodes[target], Define(move.number, machine, machine.max_routes, epoch)):
+            if not self._send(self._nodes[target], Define(move.number, machine, machine.max_routes, move.epoch)):
                 move.truths.add(Event.FAILED)
                 move.error = f"the server of node {target} is away"
 
@@ -295,12 +314,12 @@ class Moves:
             case Action.CLEAN:
                 if name in source.routers and source.machine(name) is None:
                     self._facts.remove(source, name)
-                self._send(source, Undefine(move.number, name, move.epoch))
+                self._forget_elsewhere(name)
             case Action.UNDO:
                 self._homes.leave(name, target.name, back_to=source.name)
                 if name in target.routers and target.machine(name) is None:
                     self._facts.remove(target, name)
-                self._send(target, Undefine(move.number, name, move.epoch))
+                self._forget_elsewhere(name)
 
     def _ask_to_announce(self, move: Migration) -> None:
         move.asked = self._now

@@ -47,6 +47,9 @@ class Node:
         self.learned: dict[tuple[int, int, bytes], Location] = {}
         self.acks: dict[str, int] = {}
         self.leaving: set[str] = set()
+        """Routers whose machine has gone from here; what became of it is not known yet."""
+        self.moved: set[str] = set()
+        """Routers of which the hypervisor says that they are moved away."""
         self._behind: dict[str, Behind] = {}
 
     @property

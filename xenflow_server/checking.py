@@ -81,7 +81,7 @@ class Checker:
             if interface.network in seen:
                 self._problem(where, "two interfaces of a router are in one network", interface.network)
             seen.add(interface.network)
-        return Machine(table.name, MachineKind.ROUTER, interfaces, table.max_flows)
+        return Machine(table.name, MachineKind.ROUTER, interfaces, table.max_flows, table.max_routes or 0)
 
     def host(self, file: str, table: HostTable) -> Machine:
         """Take one host."""

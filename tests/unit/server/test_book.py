@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from xenflow.errors import ConfigError
@@ -38,7 +39,7 @@ def router(name: str, *interfaces: tuple[str, bytes], max_flows: int = 0) -> Mac
     return Machine(name, MachineKind.ROUTER, numbered, max_flows)
 
 
-GUEST = router("guest", ("a", mac(9)), ("b", mac(10)), max_flows=5)
+GUEST = msgspec.structs.replace(router("guest", ("a", mac(9)), ("b", mac(10)), max_flows=5), max_routes=100)
 
 
 @pytest.fixture

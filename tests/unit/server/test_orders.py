@@ -8,6 +8,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.fakes.stream import FakeStream
@@ -95,7 +96,7 @@ def tell(directory: Path, story: Callable[[MovingWorld], Awaitable[None]], move:
 
 def test_a_router_comes_where_it_was_handed_over(tmp_path: Path) -> None:
     async def story(world: MovingWorld) -> None:
-        r2 = ROUTERS["r2"]
+        r2 = msgspec.structs.replace(ROUTERS["r2"], max_routes=7)
         await world.order(Define(1, r2, 7, 3))
         await world.hears(Progress(1, True, "", 100))
         assert not world.app.has(NODE_SCOPE, r2)  # a definition alone hosts nothing
