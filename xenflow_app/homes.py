@@ -37,11 +37,14 @@ class Homes:
             self._home[name] = node
             self._routing[name] = {node}
 
-    def route_also(self, name: str, node: str) -> None:
-        """Another node, which has the VM now, routes for it too and gets its addresses; the others turn later."""
+    def route_also(self, name: str, node: str, *, hold: bool) -> None:
+        """Another node, which has the VM now, routes for it too and gets its addresses.
+
+        With `hold` the others turn later: as long as the node where they send now still forwards.
+        """
         self._home[name] = node
         self._routing.setdefault(name, set()).add(node)
-        self.plan(name, hold=True)
+        self.plan(name, hold=hold)
 
     def turn(self, name: str) -> None:
         """Let the other nodes turn to the home."""

@@ -297,7 +297,8 @@ class Moves:
             case Action.CANCEL:
                 self._send(source, CancelMove(move.number))
             case Action.ROUTE:
-                self._homes.route_also(name, target.name)
+                router = source.routers.get(name)
+                self._homes.route_also(name, target.name, hold=router is not None and router.planned)
             case Action.ANNOUNCE:
                 self._expect(move, target, expected=True)
                 self._ask_to_announce(move)
