@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 from xenflow_lab.lab import Lab
@@ -56,7 +57,9 @@ class ObservedRouter:
         replaced.kill(15)
         config = replaced.command.argv[replaced.command.argv.index("--config") + 1]
         argv = [sys.executable, "-m", "bench.observed_client", "--config", config]
-        self._process = lab.popen(router, argv, stderr=subprocess.DEVNULL)
+        self._log = replaced.command.log
+        with open(self._log, "a", encoding="utf-8") as log:
+            self._process = lab.popen(router, argv, stderr=log)
         if self._process.stdout is None:
             raise RuntimeError("the client has no standard output")
         self._fd = self._process.stdout.fileno()
@@ -84,7 +87,8 @@ class ObservedRouter:
             raise TimeoutError(f"{what}: the client did not say so in time ({self.heard})")
         data = os.read(self._fd, 1 << 16)
         if not data:
-            raise RuntimeError("the client has ended")
+            last = Path(self._log).read_text(encoding="utf-8").splitlines()[-3:]
+            raise RuntimeError(f"the client has ended: {' / '.join(last)}")
         self._rest += data.decode("ascii")
 
     def __enter__(self) -> ObservedRouter:
