@@ -84,6 +84,7 @@ def kill(processes: list[Process]) -> None:
 def assert_complete(reports: dict[str, dict[str, Any]]) -> None:
     counted = {name: (report["lost"], report["duplicated"]) for name, report in reports.items()}
     assert counted == dict.fromkeys(reports, (0, 0)), ring.figures(reports)
+    assert all(flow["ended"] for report in reports.values() for flow in report["flows"]), ring.figures(reports)
 
 
 def sent_since(lab: Lab, roles: str, before: int) -> int:

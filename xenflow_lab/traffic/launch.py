@@ -60,6 +60,17 @@ class Tool:
         except subprocess.TimeoutExpired as error:
             self.kill()
             raise ToolError(f"{self._name}: still running after {timeout_s} s") from error
+        return self._report(output, errors)
+
+    def end(self, patience_s: float) -> dict[str, Any]:
+        """Wait so long for the tool's own end, then ask it to end; return its report. Raises ToolError."""
+        try:
+            output, errors = self._process.communicate(timeout=patience_s)
+        except subprocess.TimeoutExpired:
+            return self.stop()
+        return self._report(output, errors)
+
+    def _report(self, output: bytes, errors: bytes) -> dict[str, Any]:
         if self._process.returncode:
             raise ToolError(f"{self._name}: {errors.decode(errors='replace').strip()}")
         report: dict[str, Any] = json.loads(output)
