@@ -105,6 +105,11 @@ class _Commands:
                     sent += out.send(sock, 0, mmsg.BATCH)
         return sent
 
+    def received(self, device: str = "eth0") -> tuple[int, int]:
+        """Return the packets and bytes that have come in by a device so far."""
+        counters = Path(f"/sys/class/net/{device}/statistics")
+        return int((counters / "rx_packets").read_text()), int((counters / "rx_bytes").read_text())
+
     def rates(self, devices: list[str], seconds: float, interval_s: float) -> list[list[float]]:
         """Return the packets/s that come in by each device in each interval from now on."""
         counters = [Path(f"/sys/class/net/{device}/statistics/rx_packets") for device in devices]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 from xenflow.model import Route
 from xenflow.replica import Outbox
@@ -45,8 +46,8 @@ class ObservedOutbox(Outbox):
 class ObservedUplink(Uplink):
     """Says when something is acknowledged."""
 
-    def _take_in(self, message: Message) -> None:
-        super()._take_in(message)
+    def _take_in(self, message: Message, *others: Any) -> None:
+        super()._take_in(message, *others)
         if isinstance(message, Ack):
             outbox = self._report.outbox
             last = -1 if outbox.pending else outbox.last_seq
