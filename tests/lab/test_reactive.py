@@ -19,6 +19,10 @@ pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
 REACTIVE = Overrides(mode="reactive")
 EXACT_TABLE = 28
 IDLE_TIMEOUT_S = 5
+STARTED_S = 15
+"""How long a sender may take to start and have its first packets decided."""
+END_MARKERS_S = 2
+"""How long a receiver waits for end markers: one that others took over from gets none."""
 FIELDS = {"in_port", "reg0", "reg2", "dl_src", "dl_dst", "nw_tos"}
 """What an exact flow matches, besides the addresses."""
 
@@ -45,6 +49,11 @@ def exact_flows(lab: Lab, node: str = "n1") -> list[dict[str, str]]:
         fields = dict(word.partition("=")[::2] for word in match.split(","))
         found.append(fields | {"actions": acts, "idle_timeout": _number(line, "idle_timeout")})
     return found
+
+
+def covered(lab: Lab, subnet: str) -> list[dict[str, str]]:
+    """The exact flows of n1 to addresses that begin like this."""
+    return [flow for flow in exact_flows(lab) if flow.get("nw_dst", "").startswith(f"{subnet}.")]
 
 
 def installed(lab: Lab, node: str = "n1") -> set[str]:
@@ -129,7 +138,7 @@ def test_a_restarted_app_takes_the_exact_flows_over(chain: Lab) -> None:
         tools.start(lab, "h2", "receive", "--port", "7005", "--flows", "50") as receiver,
         tools.begin(lab, "h1", "send", "--to", "10.64.20.1-10.64.20.50:7005", "--count", str(count)) as sender,
     ):
-        lab.wait_until(lambda: len(exact_flows(lab)) >= 100, 5, "exact flows")
+        lab.wait_until(lambda: len(covered(lab, "10.64.20")) == 100, STARTED_S, "exact flows")
         before = installed(lab)
         process = lab.process("controller")
         process.kill()
@@ -144,23 +153,19 @@ def test_a_restarted_app_takes_the_exact_flows_over(chain: Lab) -> None:
 def test_packets_follow_a_route_at_once(replaced: Lab, prefix: str, subnet: str) -> None:
     """The same route by another neighbor, and a longer one: the exact flows of what it covers are replaced."""
     lab, count = replaced, 4000
-
-    def covered() -> list[dict[str, str]]:
-        return [flow for flow in exact_flows(lab) if flow.get("nw_dst", "").startswith(f"{subnet}.")]
-
     with (
         tools.start(lab, "h2", "receive", "--port", "7003") as before,
         tools.start(lab, "h3", "receive", "--port", "7003") as after,
         tools.begin(lab, "h1", "send", "--to", f"{subnet}.1-{subnet}.20:7003", "--count", str(count)) as sender,
     ):
-        lab.wait_until(lambda: len(covered()) == 40, 5, "exact flows")
-        actions = {flow["actions"] for flow in covered()}
+        lab.wait_until(lambda: len(covered(lab, subnet)) == 40, STARTED_S, "exact flows")
+        actions = {flow["actions"] for flow in covered(lab, subnet)}
         changed_ns = time.monotonic_ns()
         lab.run("r2", ["ip", "route", "replace", prefix, "via", "10.0.3.11"], check=True)
         assert sender.result()["sent"] == count
-        assert len(covered()) == 40
-        assert {flow["actions"] for flow in covered()} - actions
-        old, new = before.stop(), after.stop()
+        assert len(covered(lab, subnet)) == 40
+        assert {flow["actions"] for flow in covered(lab, subnet)} - actions
+        old, new = before.end(END_MARKERS_S), after.end(END_MARKERS_S)
     assert old["received"] + new["received"] == count
     assert old["duplicated"] + new["duplicated"] == 0
     assert old["received"] > 0
@@ -178,7 +183,9 @@ def test_packets_follow_a_neighbor_s_new_mac_at_once(chain: Lab) -> None:
         tools.start(lab, "plain", "receive", "--port", "7004", "--flows", "1") as receiver,
         tools.begin(lab, "h1", "send", "--to", "10.65.0.1:7004", "--count", str(count)) as sender,
     ):
-        lab.wait_until(lambda: any(flow.get("nw_dst") == "10.65.0.1" for flow in exact_flows(lab)), 5, "exact flows")
+        lab.wait_until(
+            lambda: any(flow.get("nw_dst") == "10.65.0.1" for flow in exact_flows(lab)), STARTED_S, "exact flows"
+        )
         lab.run("plain", ["ip", "link", "set", "eth0", "address", new], check=True)
         lab.run(
             "r2", ["ip", "neigh", "replace", "10.0.3.20", "lladdr", new, "dev", "eth1", "nud", "reachable"], check=True
