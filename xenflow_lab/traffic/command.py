@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import signal
 import string
 import sys
 from collections.abc import Callable, Sequence
@@ -49,4 +50,5 @@ def main(run: Callable[[Sequence[str]], dict[str, Any]]) -> None:
     except (OSError, ValueError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(2)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the interpreter restores the default at its end, before it is gone
     print(json.dumps(report))
