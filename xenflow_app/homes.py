@@ -26,6 +26,7 @@ class Homes:
         self._fabric = fabric
         self._home: dict[str, str] = {}
         self._routing: dict[str, set[str]] = {}
+        self._arriving: set[str] = set()
 
     def home(self, name: str) -> str | None:
         """Return the node where the router's addresses are."""
@@ -37,17 +38,26 @@ class Homes:
             self._home[name] = node
             self._routing[name] = {node}
 
-    def route_also(self, name: str, node: str, *, hold: bool) -> None:
-        """Another node, which has the VM now, routes for it too and gets its addresses.
-
-        With `hold` the others turn later: as long as the node where they send now still forwards.
-        """
+    def route_also(self, name: str, node: str) -> None:
+        """Another node, which has the VM now, routes for it too; it gets the addresses when it `arrive`s there."""
         self._home[name] = node
         self._routing.setdefault(name, set()).add(node)
-        self.plan(name, hold=hold)
+        self._arriving.add(name)
+        self.plan(name)
+
+    def arrive(self, name: str, *, hold: bool) -> None:
+        """The packets of the router's new home follow what it routes: it gets the addresses, and what is for the VM.
+
+        Earlier it would hand to the VM, which may stand still, what it can route a moment later. With `hold` the
+        others turn later: as long as the node where they send now still forwards.
+        """
+        if name in self._arriving:
+            self._arriving.discard(name)
+            self.plan(name, hold=hold)
 
     def turn(self, name: str) -> None:
         """Let the other nodes turn to the home."""
+        self.arrive(name, hold=True)
         for vid, mac in self.addresses(name):
             self._fabric.release(vid, mac)
 
@@ -59,6 +69,7 @@ class Homes:
         """The node routes for it no more; `back_to` becomes its home if the node was."""
         self._routing.get(name, set()).discard(node)
         if self._home.get(name) == node:
+            self._arriving.discard(name)
             if back_to is None:
                 for vid, mac in self.addresses(name):
                     self._fabric.forget(vid, mac)
@@ -91,7 +102,7 @@ class Homes:
                     self._plan_interface(node, router, interface)
         home = self._nodes.get(self._home.get(name, ""))
         router = None if home is None else home.routers.get(name)
-        if home is None or router is None:
+        if home is None or router is None or name in self._arriving:
             return
         for interface in router.machine.interfaces:
             port = home.vif(name, interface.number)
@@ -113,7 +124,9 @@ class Homes:
         node.flows.want_group((router.number, "link", number), flows)
 
     def _toward_machine(self, node: Node, name: str, number: int) -> int | None:
-        """Return the trunk by which a node reaches the node that has the router's VM."""
+        """Return the trunk by which a node reaches the node that has the router's VM, and can tell what is for it."""
+        if name in self._arriving:
+            return None
         there = next((item.name for item in self._nodes.values() if item is not node and item.vif(name, number)), None)
         way = None if there is None else self._fabric.way(node.name, there)
         return None if way is None else way.at(node.name).port

@@ -297,8 +297,8 @@ class Moves:
             case Action.CANCEL:
                 self._send(source, CancelMove(move.number))
             case Action.ROUTE:
-                router = source.routers.get(name)
-                self._homes.route_also(name, target.name, hold=router is not None and router.planned)
+                self._homes.route_also(name, target.name)
+                self._steps.when_followed(target, partial(self._arrive, move))
             case Action.ANNOUNCE:
                 self._expect(move, target, expected=True)
                 self._ask_to_announce(move)
@@ -321,6 +321,12 @@ class Moves:
                 if name in target.routers and target.machine(name) is None:
                     self._facts.remove(target, name)
                 self._forget_elsewhere(name)
+
+    def _arrive(self, move: Migration) -> None:
+        """The target's packets follow the router's flows; the others go on by the source, if that can forward."""
+        router = self._nodes[move.source].routers.get(move.name)
+        if self.under_way.get(move.name) is move:
+            self._homes.arrive(move.name, hold=router is not None and router.planned)
 
     def _ask_to_announce(self, move: Migration) -> None:
         move.asked = self._now

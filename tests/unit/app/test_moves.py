@@ -240,6 +240,25 @@ def test_a_move_by_hand_ends_in_the_same_state() -> None:
         assert server.switch.flows == net.controller.nodes[server.name].flows.desired
 
 
+def test_a_node_gets_the_addresses_only_when_its_packets_follow_the_routers_flows() -> None:
+    """Until then the VM, which may still stand still, would get what its node can route a moment later."""
+    net = world()
+    number = number_of(net)
+    before = way(net, "b")
+    net.servers["b"].confirms = False
+    outbox = carry(net)
+    assert entrance(30, FIRST) in of_router(net, "b", number)
+    assert way(net, "b") == before == actions.output(1)
+    net.run(3.5)
+    assert way(net, "b") == actions.strip_vlan() + actions.output(301)
+    assert way(net, "c") == actions.output(2)
+    net.servers["b"].confirms = True
+    net.report("b", outbox)
+    announce(net)
+    net.run(6)
+    assert (state(net), way(net, "c")) == (State.DONE, actions.output(1))
+
+
 def test_a_move_by_hand_that_arrives_nowhere_is_held_and_then_removed() -> None:
     net = world()
     number = number_of(net)

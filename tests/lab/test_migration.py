@@ -1,0 +1,250 @@
+"""A router moves from node to node while it forwards: each packet is numbered, none is lost, none comes twice.
+
+The rate is the highest of RATES_PPS at which the machine loses nothing while nothing moves; it is recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.lab import ring, tools
+from tests.lab.conftest import LabFactory
+from tests.lab.test_lab_itself import XENFLOW
+from xenflow.answers import MigrationStatus, Verified
+from xenflow_app import flowtable
+from xenflow_app.ids import Ids
+from xenflow_lab import operator, stations
+from xenflow_lab.lab import Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
+
+MOVES = int(os.environ.get("XENFLOW_MOVES", "4"))
+NODES = ("n2", "n3", "n1")
+RATES_PPS = (10_000, 5_000, 2_000, 1_000, 500)
+BASELINE_S = "2"
+ROUTES = 1_000
+FLOWS = 8
+PORT = 5000
+CONVERGE_S = 20.0
+
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: LabFactory) -> Lab:
+    """The routes of r1 are its kernel's: half of them by way of h3, half of r2, which does not hear of them."""
+    made = make_lab(Path(__file__).with_name("migration.toml"), "mig")
+    for router, far in (("r1", "10.0.2.0/24"), ("r2", "10.0.1.0/24")):
+        argv = ["ip", "route", "show", far]
+        made.wait_until(lambda r=router, a=argv: bool(made.run(r, a).stdout), 60, f"{far} in {router}")  # type: ignore[misc]
+    ways = ("10.0.1.11", "10.0.255.2")
+    batch = "".join(f"route add 10.{64 + n // 250}.{n % 250}.0/24 via {ways[n % 2]}\n" for n in range(ROUTES))
+    made.run("r1", ["ip", "-batch", "-"], stdin=batch, check=True)
+    assert all(tools.answers(made, "h1", ["10.0.2.10", "10.0.1.11", "fd00:2::10"]).values())
+    made.wait_until(lambda: next(r.routes for r in made.app_status().routers if r.name == "r1") > ROUTES, 20, "routes")
+    ring.wait_quiet(made)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _at_rest(lab: Lab) -> None:
+    lab.wait_until(lambda: not under_way(lab), 90, "the end of what moves")
+    ring.wait_quiet(lab)
+
+
+@pytest.fixture(scope="module")
+def rate_pps(lab: Lab) -> int:
+    """What the machine carries without loss while nothing moves."""
+    for rate in RATES_PPS:
+        with tools.start(lab, "h2", "receive", "--port", str(PORT), "--flows", str(FLOWS)) as receiver:
+            tools.run(lab, "h1", *sending(rate), "--duration", BASELINE_S)
+            report = receiver.end(5)
+        print(f"\nnothing moves, {rate} packets/s: {figures(report)}")
+        if report["lost"] == report["dropped_by_socket"] == 0:
+            return rate
+    pytest.fail(f"this machine loses packets at {RATES_PPS[-1]} packets/s, with nothing moving")
+
+
+def sending(rate_pps: int) -> tuple[str, ...]:
+    return ("send", "--to", f"10.0.2.10:{PORT}", "--ports", str(FLOWS), "--rate-pps", str(rate_pps), "--size", "64")
+
+
+def figures(report: dict[str, Any]) -> str:
+    """Return one line; longest gap within a flow, whose packets are a few hundred microseconds apart."""
+    flows = report["flows"]
+    return (
+        f"{report['received']}/{report['expected']} lost {report['lost']} doubled {report['duplicated']}"
+        f" reordered {report['reordered']} in {sum(flow['reorder_windows'] for flow in flows)} windows,"
+        f" longest gap {report['longest_gap_ns'] / 1e6:.1f} ms, dropped by the socket {report['dropped_by_socket']}"
+    )
+
+
+@contextmanager
+def traffic(lab: Lab, rate_pps: int) -> Iterator[dict[str, Any]]:
+    """Send while the block runs; what was counted is in the dictionary after it."""
+    report: dict[str, Any] = {}
+    with tools.start(lab, "h2", "receive", "--port", str(PORT), "--flows", str(FLOWS)) as receiver:
+        with tools.begin(lab, "h1", *sending(rate_pps)) as sender:
+            ring.pause(lab, 0.5)
+            yield report
+            ring.pause(lab, 0.5)
+            sent = sender.stop()["sent"]
+        report |= receiver.end(10)
+    assert sent == report["expected"]
+
+
+def assert_complete(report: dict[str, Any]) -> None:
+    counted = (report["lost"], report["duplicated"], report["dropped_by_socket"])
+    assert counted == (0, 0, 0), figures(report)
+
+
+def migrations(lab: Lab, **which: str) -> list[MigrationStatus]:
+    return msgspec.json.decode(operator.ask(lab.app_socket, "migrations", which), type=list[MigrationStatus])
+
+
+def under_way(lab: Lab) -> list[MigrationStatus]:
+    return [item for item in migrations(lab) if not item.ended]
+
+
+def ended(lab: Lab, number: int, timeout_s: float = 30) -> MigrationStatus:
+    lab.wait_until(lambda: migrations(lab, number=str(number))[0].ended, timeout_s, "the end of a migration")
+    return migrations(lab, number=str(number))[0]
+
+
+def order(lab: Lab, router: str, to: str) -> int:
+    answer = operator.ask(lab.app_socket, "migrate", {"router": router, "to": to})
+    return msgspec.json.decode(answer, type=MigrationStatus).number
+
+
+def node_of(lab: Lab, router: str = "r1") -> str:
+    return lab.plan.machines[router].node
+
+
+def next_node(lab: Lab) -> str:
+    return NODES[(NODES.index(node_of(lab)) + 1) % len(NODES)]
+
+
+def of_router(lab: Lab, node: str, router: str = "r1") -> list[str]:
+    """Return a node's flows that have the router's cookie."""
+    owner = Ids().of(router.encode())
+    lines = lab.ofctl(node, "dump-flows").splitlines()
+    cookies = ((re.search(r"cookie=(0x[0-9a-f]+)", line), line) for line in lines)
+    return [
+        line
+        for found, line in cookies
+        if found and int(found[1], 16) >> 48 == flowtable.COOKIE_PREFIX and int(found[1], 16) & 0xFFFFFFFF == owner
+    ]
+
+
+def assert_only_on(lab: Lab, node: str) -> None:
+    """All of r1 is on the node, nothing on the others; and every switch has exactly what is wanted."""
+    assert node_of(lab) == node
+    lab.wait_until(lambda: not any(of_router(lab, other) for other in NODES if other != node), CONVERGE_S, "no r1 left")
+    assert len(of_router(lab, node)) > ROUTES
+    verified = msgspec.json.decode(operator.ask(lab.app_socket, "verify"), type=list[Verified])
+    assert [(item.node, item.differences, item.why) for item in verified] == [(node, [], "") for node in sorted(NODES)]
+
+
+def adjacency_s(lab: Lab) -> float:
+    """Return for how long r2 has been fully adjacent to r1. OSPF is seen from the end that never stands still."""
+    found = json.loads(lab.run("r2", ["vtysh", "-c", "show ip ospf neighbor json"], check=True).stdout)["neighbors"]
+    (neighbor,) = [entry for entries in found.values() for entry in entries]
+    state = neighbor.get("nbrState", neighbor.get("state", ""))
+    assert state.startswith("Full"), neighbor
+    return float(neighbor["upTimeInMsec"] if "upTimeInMsec" in neighbor else neighbor["lastPrgrsvChangeMsec"]) / 1e3
+
+
+def steps(status: MigrationStatus) -> str:
+    return ", ".join(f"{item.state} {item.after_s * 1e3:.0f}" for item in status.reached)
+
+
+def test_planned_moves_lose_and_double_nothing(lab: Lab, rate_pps: int, record_property: Record) -> None:
+    full_s, began = adjacency_s(lab), time.monotonic()
+    done: list[MigrationStatus] = []
+    with traffic(lab, rate_pps) as report:
+        for _ in range(MOVES):
+            to = next_node(lab)
+            done.append(ended(lab, order(lab, "r1", to)))
+            assert (done[-1].state, done[-1].error, node_of(lab)) == ("done", "", to)
+            lab.wait_until(lambda: not of_router(lab, done[-1].source), 5, f"nothing of r1 on {done[-1].source}")
+    for status in done:
+        print(f"{status.source} -> {status.target}: {steps(status)} ms")
+    print(f"{MOVES} moves at {rate_pps} packets/s: {figures(report)}")
+    record_property("moves", {"rate_pps": rate_pps, "moves": MOVES, "figures": figures(report)})
+    assert_complete(report)
+    assert_only_on(lab, done[-1].target)
+    assert adjacency_s(lab) >= full_s + (time.monotonic() - began) - 1
+
+
+def test_a_move_by_hand_ends_as_a_planned_one_does(lab: Lab, rate_pps: int) -> None:
+    full_s, began, to = adjacency_s(lab), time.monotonic(), next_node(lab)
+    with traffic(lab, rate_pps) as report:
+        lab.move("r1", to)
+        lab.wait_until(lambda: [m.target for m in migrations(lab) if m.ended and not m.planned] == [to], 30, "its end")
+    print(f"by hand: {steps(migrations(lab)[-1])} ms; {figures(report)}")
+    assert migrations(lab)[-1].state == "done"
+    assert_complete(report)
+    assert_only_on(lab, to)
+    assert adjacency_s(lab) >= full_s + (time.monotonic() - began) - 1
+
+
+def test_announcements_that_nobody_awaits_do_nothing(lab: Lab, rate_pps: int) -> None:
+    """From another vif with its own MAC and with r1's, and from r1's vif without a move: no way changes."""
+    before, where = ring.Flows(lab), node_of(lab)
+    claim = ("--kind", "arp-reply", "--destination-mac", "aa:aa:aa:aa:aa:aa", "--source-ip", "10.0.1.1")
+    mac = stations.mac(lab, "r1", "left")
+    with traffic(lab, rate_pps) as report:
+        for who, words in (("h3", ()), ("h3", ("--source-mac", mac)), ("h3", ("--sender-mac", mac)), ("r1", ())):
+            tools.run(lab, who, "inject", "--interface", "eth0", *claim, *words, "--count", "200", "--rate-pps", "1000")
+    assert_complete(report)
+    assert before.difference() == (set(), set(), [])
+    assert (node_of(lab), under_way(lab)) == (where, [])
+
+
+def test_ctrl_c_before_the_machine_moves_leads_back(lab: Lab, rate_pps: int) -> None:
+    source, to = node_of(lab), next_node(lab)
+    flows = set(of_router(lab, source))
+    server = lab.process("server", to)
+    server.signal(signal.SIGSTOP)  # it does not answer, so the migration cannot get on
+    try:
+        with traffic(lab, rate_pps) as report:
+            words = ["migrate", "r1", "--to", to, "--app", f"unix:{lab.app_socket}"]
+            asked = subprocess.Popen([*XENFLOW, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            lab.wait_until(lambda: bool(under_way(lab)), 20, "the migration")
+            assert asked.stdout is not None
+            assert "preparing" in asked.stdout.readline()
+            asked.send_signal(signal.SIGINT)
+            _, errors = asked.communicate(timeout=20)
+    finally:
+        server.signal(signal.SIGCONT)
+    assert (asked.returncode, f"has stayed on {source}" in errors) == (1, True), errors
+    assert_complete(report)
+    assert len(of_router(lab, source)) == len(flows)
+    assert_only_on(lab, source)
+    assert ended(lab, order(lab, "r1", to)).state == "done"
+    assert_only_on(lab, to)
+
+
+def test_a_router_that_is_destroyed_goes_at_once(lab: Lab) -> None:
+    """Last, since it does not come back."""
+    node = node_of(lab)
+    assert of_router(lab, node)
+    began = time.monotonic()
+    lab.destroy("r1")
+    lab.wait_until(lambda: not of_router(lab, node), 5, "the end of the router's flows")
+    print(f"nothing is left {time.monotonic() - began:.2f} s after the order to destroy it")
+    assert not any(of_router(lab, other) for other in NODES)
+    verified = msgspec.json.decode(operator.ask(lab.app_socket, "verify"), type=list[Verified])
+    assert [(item.differences, item.why) for item in verified] == [([], "")] * 3
