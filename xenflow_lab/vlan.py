@@ -12,12 +12,13 @@ import ctypes
 import os
 import platform
 import struct
+import sys
 from typing import Final
 
-from pyroute2 import NetNS
+from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from xenflow_lab.command import LabError
+from xenflow_lab.command import LabError, run
 
 _SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 _PROG_LOAD: Final = 5
@@ -91,22 +92,32 @@ def load_program(program: bytes) -> int:
 
 
 def attach(namespace: str, vlans: dict[str, int]) -> None:
-    """Make the interfaces named in `vlans` ends of their VLAN (0: untagged only). Raises LabError."""
-    if not vlans:
-        return
+    """Make the interfaces named in `vlans` ends of their VLAN (0: untagged only). Raises LabError.
+
+    Done by a process of its own that runs in the namespace: one that forked from here would inherit our handlers.
+    """
+    if vlans:
+        wanted = [f"{name}={vid}" for name, vid in vlans.items()]
+        run(["ip", "netns", "exec", namespace, sys.executable, "-m", "xenflow_lab.vlan", *wanted])
+
+
+def main(wanted: list[str]) -> int:
+    """Attach the programs to interfaces of this process's namespace: NAME=VID; return the exit code."""
     try:
-        with NetNS(namespace) as net:
-            for name, vid in vlans.items():
+        with IPRoute() as net:
+            for name, _, vid in (item.rpartition("=") for item in wanted):
                 index = net.link_lookup(ifname=name)[0]
                 net.tc("add", "clsact", index)
-                _filter(net, index, _CLSACT_EGRESS, pop_program(vid))
-                if vid:
-                    _filter(net, index, _CLSACT_INGRESS, push_program(vid))
-    except NetlinkError as error:
-        raise LabError(f"VLANs of outside machines: {error}") from error
+                _filter(net, index, _CLSACT_EGRESS, pop_program(int(vid)))
+                if int(vid):
+                    _filter(net, index, _CLSACT_INGRESS, push_program(int(vid)))
+    except (LabError, NetlinkError) as error:
+        print(f"VLANs of outside machines: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
-def _filter(net: NetNS, index: int, parent: int, program: bytes) -> None:
+def _filter(net: IPRoute, index: int, parent: int, program: bytes) -> None:
     descriptor = load_program(program)
     try:
         net.tc(
@@ -122,3 +133,7 @@ def _filter(net: NetNS, index: int, parent: int, program: bytes) -> None:
         )
     finally:
         os.close(descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
