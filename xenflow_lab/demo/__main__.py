@@ -15,7 +15,7 @@ from typing import Final
 from xenflow.errors import ConfigError
 from xenflow_lab import host, teardown
 from xenflow_lab.command import LabError
-from xenflow_lab.demo import convergence, isolation, path, reach
+from xenflow_lab.demo import convergence, isolation, moving, path, reach
 from xenflow_lab.demo.page import Page
 from xenflow_lab.lab import Lab, Overrides
 from xenflow_lab.paths import lab_names
@@ -54,6 +54,7 @@ def show(page: Page, lab: Lab) -> bool:
         path.data_path(page, lab)
         path.why(page, lab)
         path.first_packets(page, lab)
+        moving.move(page, lab)
     finally:
         with _undisturbed(), page.step("taking everything down", quiet=True):
             lab.down()
