@@ -184,17 +184,21 @@ def test_planned_moves_lose_and_double_nothing(lab: Lab, rate_pps: int, record_p
     print(f"{MOVES} moves at {rate_pps} packets/s: {figures(report)}")
     record_property("moves", {"rate_pps": rate_pps, "moves": MOVES, "figures": figures(report)})
     assert_complete(report)
+    assert max(flow["reorder_windows"] for flow in report["flows"]) <= MOVES
     assert_only_on(lab, done[-1].target)
     assert adjacency_s(lab) >= full_s + (time.monotonic() - began) - 1
 
 
-def test_a_move_by_hand_ends_as_a_planned_one_does(lab: Lab, rate_pps: int) -> None:
+@pytest.mark.parametrize("freeze_s", [0.2, 1.0])
+def test_a_move_by_hand_ends_as_a_planned_one_does(lab: Lab, rate_pps: int, freeze_s: float) -> None:
+    before = len(migrations(lab))
     full_s, began, to = adjacency_s(lab), time.monotonic(), next_node(lab)
     with traffic(lab, rate_pps) as report:
-        lab.move("r1", to)
-        lab.wait_until(lambda: [m.target for m in migrations(lab) if m.ended and not m.planned] == [to], 30, "its end")
-    print(f"by hand: {steps(migrations(lab)[-1])} ms; {figures(report)}")
-    assert migrations(lab)[-1].state == "done"
+        lab.move("r1", to, freeze_s)
+        lab.wait_until(lambda: any(item.ended for item in migrations(lab)[before:]), 30, "the end of the migration")
+    (found,) = migrations(lab)[before:]
+    print(f"by hand, still for {freeze_s} s: {steps(found)} ms; {figures(report)}")
+    assert (found.planned, found.state, found.target) == (False, "done", to)
     assert_complete(report)
     assert_only_on(lab, to)
     assert adjacency_s(lab) >= full_s + (time.monotonic() - began) - 1
@@ -235,6 +239,23 @@ def test_ctrl_c_before_the_machine_moves_leads_back(lab: Lab, rate_pps: int) -> 
     assert_only_on(lab, source)
     assert ended(lab, order(lab, "r1", to)).state == "done"
     assert_only_on(lab, to)
+
+
+def test_evacuating_a_node_moves_its_routers_at_the_same_time(lab: Lab, rate_pps: int) -> None:
+    """They are each other's neighbors."""
+    node = node_of(lab)
+    if node_of(lab, "r2") != node:
+        assert ended(lab, order(lab, "r2", node)).state == "done"
+    with traffic(lab, rate_pps) as report:
+        words = ["evacuate", node, "--at-once", "2", "--json", "--app", f"unix:{lab.app_socket}"]
+        done = subprocess.run([*XENFLOW, *words], capture_output=True, text=True, timeout=60)
+    print(f"evacuated: {figures(report)}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {node_of(lab), node_of(lab, "r2")} == set(NODES) - {node}
+    assert_complete(report)
+    assert_only_on(lab, node_of(lab))
+    assert not of_router(lab, node, "r2")
+    assert adjacency_s(lab) > 0
 
 
 def test_a_router_that_is_destroyed_goes_at_once(lab: Lab) -> None:
