@@ -167,18 +167,6 @@ def into_r2(lab: Lab) -> list[int]:
     return counts
 
 
-def steady(lab: Lab) -> list[int]:
-    """The same once the switch has brought its counters up to date (it does so twice a second)."""
-    seen: list[list[int]] = []
-
-    def stands_still() -> bool:
-        seen.append(into_r2(lab))
-        return len(seen) > 8 and all(counts == seen[-1] for counts in seen[-8:])
-
-    lab.wait_until(stands_still, 15, "counters that stand still")
-    return seen[-1]
-
-
 @pytest.fixture
 def sinks(lab: Lab) -> Iterator[None]:
     """All of 198.51.100.0/24 is at the outside machine that announces it."""
@@ -194,19 +182,19 @@ FLOWS = ("--to", "198.51.100.1-198.51.100.200:7200", "--size", "64")
 @pytest.mark.usefixtures("sinks")
 def test_equal_cost_routes_share_and_a_flow_keeps_to_one_path(lab: Lab) -> None:
     assert tools.answers(lab, "h1", ["198.51.100.1"])["198.51.100.1"]
-    before = steady(lab)
+    before = steady_all(lab)
     with tools.start(lab, "ripper", "receive", "--port", "7200", "--flows", "200") as receiver:
         tools.run(lab, "h1", "send", *FLOWS, "--rate-pps", "2000", "--count", "2000")
         report = receiver.result()
     assert (report["received"], report["lost"], report["duplicated"]) == (2000, 0, 0)
-    after = steady(lab)
+    after = steady_all(lab)
     shares = [end - start for end, start in zip(after, before, strict=True)]
     assert sum(shares) >= 2000
     assert all(0.35 <= share / sum(shares) <= 0.65 for share in shares), shares
     with tools.start(lab, "ripper", "receive", "--port", "7201", "--flows", "1") as receiver:
         tools.run(lab, "h1", "send", "--to", "198.51.100.7:7201", "--rate-pps", "1000", "--count", "1000")
         assert receiver.result()["received"] == 1000
-    shares = sorted(end - start for end, start in zip(steady(lab), after, strict=True))
+    shares = sorted(end - start for end, start in zip(steady_all(lab), after, strict=True))
     assert shares[0] < 50 < 1000 <= shares[1], shares
 
 
@@ -231,6 +219,46 @@ def test_when_a_next_hop_fails_the_other_carries_all_a_second_after_the_kernel_k
     # packets of one flow are 0.1 s apart
     assert max(flow["longest_gap_ns"] for flow in report["flows"]) <= (limit_s + 0.1) * 1e9
     assert 0 < report["lost"] <= 2000 * 0.65 * limit_s
+
+
+@pytest.mark.usefixtures("sinks")
+def test_when_the_link_to_a_next_hop_fails_the_other_carries_all_within_a_second(lab: Lab) -> None:
+    assert tools.answers(lab, "h1", ["198.51.100.1"])["198.51.100.1"]
+    lab.wait_until(lambda: "10.0.22.2" in shown_route(lab), 30, "both next hops in r1's kernel")
+    before = into_r2(lab)
+    with ExitStack() as stack:
+        receiver = stack.enter_context(tools.start(lab, "ripper", "receive", "--port", "7200", "--flows", "200"))
+        sender = stack.enter_context(tools.begin(lab, "h1", "send", *FLOWS, "--rate-pps", "2000", "--duration", "8"))
+        under_way = [count + 100 for count in before]
+        lab.wait_until(lambda: all(map(operator.gt, into_r2(lab), under_way)), 15, "packets on both paths")
+        lab.run("r1", ["ip", "link", "set", "eth2", "down"], check=True)
+        stack.callback(lab.run, "r1", ["ip", "link", "set", "eth2", "up"])
+        _, other = steady_in(lab, 1)
+        sender.result()
+        report = receiver.result()
+        assert into_r2(lab)[1] == other
+    assert report["duplicated"] == 0
+    # packets of one flow are 0.1 s apart
+    assert max(flow["longest_gap_ns"] for flow in report["flows"]) <= 1_100_000_000
+    assert report["lost"] <= 2000 * 0.65
+
+
+def steady_all(lab: Lab) -> list[int]:
+    """The same once both stand still: the switch brings its counters up to date twice a second."""
+    steady_in(lab, 0)
+    return steady_in(lab, 1)
+
+
+def steady_in(lab: Lab, path: int) -> list[int]:
+    """Packets that entered r2 by each path, once the counter of one path stands still (others may go on)."""
+    seen: list[list[int]] = []
+
+    def stands_still() -> bool:
+        seen.append(into_r2(lab))
+        return len(seen) > 8 and all(counts[path] == seen[-1][path] for counts in seen[-8:])
+
+    lab.wait_until(stands_still, 15, "a path that carries nothing any more")
+    return seen[-1]
 
 
 def shown_route(lab: Lab) -> str:
