@@ -241,6 +241,23 @@ def test_ctrl_c_before_the_machine_moves_leads_back(lab: Lab, rate_pps: int) -> 
     assert_only_on(lab, to)
 
 
+@pytest.mark.parametrize("state", ["moving", "resuming", "draining"])
+def test_a_controller_that_is_killed_during_a_move_catches_up(lab: Lab, rate_pps: int, state: str) -> None:
+    full_s, began, to = adjacency_s(lab), time.monotonic(), next_node(lab)
+    controller = lab.process("controller")
+    with traffic(lab, rate_pps) as report:
+        order(lab, "r1", to)
+        lab.wait_until(lambda: any(item.state == state for item in under_way(lab)), 20, f"the state {state}")
+        controller.kill()
+        controller.start()
+        lab.wait_until(lambda: node_of(lab) == to and not lab.awaited() and not under_way(lab), 60, "the new place")
+        ring.wait_quiet(lab)
+    print(f"controller killed while {state}: {figures(report)}")
+    assert_complete(report)
+    assert_only_on(lab, to)
+    assert adjacency_s(lab) >= full_s + (time.monotonic() - began) - 1
+
+
 def test_evacuating_a_node_moves_its_routers_at_the_same_time(lab: Lab, rate_pps: int) -> None:
     """They are each other's neighbors."""
     node = node_of(lab)
