@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from bench import network
 from bench.agent import SINK_PORT, Agent
@@ -21,6 +22,8 @@ HEADERS_BYTES = 28
 SENT_MBPS = {"vn1": 30.0, "vn2": 50.0}
 SECONDS = 5
 INTERVAL_S = 1.0
+LONGEST_S = 30
+"""After this a sender ends by itself."""
 WITHOUT, WITH = "without isolation", "with isolation"
 SENDERS = {"vn1": "vn1-sender", "vn2": "vn2-sender"}
 RECEIVER, RECEIVER_ADDRESS, SENDER_ADDRESS = "vn2-receiver", "10.0.0.2", "10.0.0.1"
@@ -72,12 +75,12 @@ def _round(case: str, lab: Lab, router1: Agent, receiver: Agent) -> Round:
     ports = [network.vif(lab, machine).port for machine in SENDERS.values()]
     with _capture(lab, SENDERS["vn1"]) as leaving, _capture(lab, RECEIVER) as arriving, ExitStack() as stack:
         senders = [stack.enter_context(_send(lab, tenant)) for tenant in SENDERS]
-        receiver.ask("rates", devices=["eth0"], seconds=1.0, interval_s=1.0)  # until both send
+        lab.wait_until(partial(_all_send, router1, ports), what="both senders at their rates")
         router1.tell("rates", devices=ports, seconds=SECONDS, interval_s=INTERVAL_S)
         receiver.tell("rates", devices=["eth0"], seconds=SECONDS, interval_s=INTERVAL_S)
         rates_pps = [*router1.answer(), *receiver.answer()]
         for sender in senders:
-            sender.result()
+            sender.stop()
         left = leaving.stop()["interfaces"]["eth0"]["sent"]["markers"]
         arrived = arriving.stop()["interfaces"]["eth0"]["received"]["markers"]
     rates_mbps = [[rate * PACKET_BYTES * 8 / 1e6 for rate in one] for one in rates_pps]
@@ -85,13 +88,22 @@ def _round(case: str, lab: Lab, router1: Agent, receiver: Agent) -> Round:
     return Round(case, by_series, left.get("vn1", 0), arrived.get("vn1", 0))
 
 
+def _all_send(router1: Agent, ports: list[str]) -> bool:
+    """Tell whether frames come in at all ports at about the rates that were asked for."""
+    rates_pps = router1.ask("rates", devices=ports, seconds=0.3, interval_s=0.3)
+    return all(rate > 0.9 * _pps(tenant) for (rate,), tenant in zip(rates_pps, SENDERS, strict=True))
+
+
+def _pps(tenant: str) -> float:
+    return SENT_MBPS[tenant] * 1e6 / (PACKET_BYTES * 8)
+
+
 def _capture(lab: Lab, who: str) -> launch.Tool:
     return launch.start("capture", "--interface", "eth0", prefix=lab.enter_argv(who, []))
 
 
 def _send(lab: Lab, tenant: str) -> launch.Tool:
-    """Start a sender; it goes on for a little longer than is measured."""
-    rate_pps = SENT_MBPS[tenant] * 1e6 / (PACKET_BYTES * 8)
-    plan = ["--rate-pps", f"{rate_pps}", "--size", f"{PACKET_BYTES - HEADERS_BYTES}", "--duration", f"{SECONDS + 2}"]
+    """Start a sender; it goes on until it is stopped."""
+    plan = ["--rate-pps", f"{_pps(tenant)}", "--size", f"{PACKET_BYTES - HEADERS_BYTES}", "--duration", f"{LONGEST_S}"]
     to = ["--to", f"{RECEIVER_ADDRESS}:{SINK_PORT}", "--tenant", tenant]
     return launch.start("send", *to, *plan, prefix=lab.enter_argv(SENDERS[tenant], []), ready=False)
