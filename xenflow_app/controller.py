@@ -351,7 +351,7 @@ class Controller:
         if settles:
             self._settle()
         self.moves.poll(self._now)
-        for name in self.homes.apart():
+        for name in self.moves.under_way:
             self.homes.plan(name)
         self._steps.advance(self._now)
         for node in self.nodes.values():

@@ -16,7 +16,7 @@ What it keeps true
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -100,10 +100,6 @@ class FlowTable:
             self._groups[group] = tuple(flows)
         else:
             self._groups.pop(group, None)
-
-    def groups(self) -> Iterable[tuple[object, ...]]:
-        """Return the names of all groups that have flows."""
-        return list(self._groups)
 
     def drop_groups(self, chosen: Callable[[tuple[object, ...]], bool]) -> None:
         """Desire nothing any more for the groups whose name `chosen` accepts."""

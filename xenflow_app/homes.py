@@ -89,10 +89,6 @@ class Homes:
             (router.vids[item.number], item.mac) for item in router.machine.interfaces if item.number in router.vids
         ]
 
-    def apart(self) -> list[str]:
-        """Return the routers for which more than one node routes."""
-        return [name for name, nodes in self._routing.items() if len(nodes) > 1]
-
     def plan(self, name: str, *, hold: bool = False) -> None:
         """Plan how the router is entered and how its VM is reached, on every node that has its tables."""
         for node in self._nodes.values():
