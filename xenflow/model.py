@@ -17,6 +17,8 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from xenflow.bandwidth import PortQueues, TrafficClass
+
 Prefix: TypeAlias = bytes
 Key: TypeAlias = tuple[int, bytes]
 IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -117,11 +119,12 @@ class ShedRoutes(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=5):
 
 
 class Network(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=10):
-    """A virtual network and the VLAN id that carries it between nodes."""
+    """A virtual network and the VLAN id that carries it between nodes; `rate` is hired for what it bridges (bit/s)."""
 
     KIND: ClassVar[int] = 10
     name: str
     vid: int
+    rate: int = 0
 
     @property
     def key(self) -> bytes:
@@ -138,13 +141,15 @@ class Interface(msgspec.Struct, frozen=True, array_like=True):
     """An interface as its machine's definition has it.
 
     `number` is its place in the definition (from 1). `addresses` are packed addresses (no length) that it may claim
-    in ARP, ND and, for a host, as IP source; empty for a router means: those that it reports.
+    in ARP, ND and, for a host, as IP source; empty for a router means: those that it reports. `capacity` is that of
+    its vif toward it in bit/s, 0 for no limit.
     """
 
     number: int
     network: str
     mac: bytes
     addresses: tuple[bytes, ...] = ()
+    capacity: int = 0
 
     @property
     def own(self) -> tuple[bytes, ...]:
@@ -164,6 +169,7 @@ class Machine(msgspec.Struct, frozen=True, array_like=True, tag=11):
     """The definition of a virtual router or of a tenant's host; only machines that run on the node are sent.
 
     `max_flows` caps the route flows that the app installs for a router, `max_routes` those that it reports (0: no cap).
+    `rate` is what a router has hired on each link in its way, `ceiling` what it may use at most (bit/s, 0: none).
     """
 
     KIND: ClassVar[int] = 11
@@ -172,6 +178,9 @@ class Machine(msgspec.Struct, frozen=True, array_like=True, tag=11):
     interfaces: tuple[Interface, ...]
     max_flows: int = 0
     max_routes: int = 0
+    rate: int = 0
+    ceiling: int = 0
+    classes: tuple[TrafficClass, ...] = ()
 
     @property
     def key(self) -> bytes:
@@ -199,6 +208,7 @@ class Port(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
     `number` is the OpenFlow 1.0 port number. A vif names its machine and the number of that machine's interface; an
     access port has attachments; a trunk has neither. `alive` is False while BFD says that a trunk's far end is gone.
+    `capacity` is the link's in bit/s, 0 if it is not known.
     """
 
     KIND: ClassVar[int] = 12
@@ -209,6 +219,7 @@ class Port(msgspec.Struct, frozen=True, array_like=True, tag=12):
     interface: int = 0
     attachments: tuple[Attachment, ...] = ()
     alive: bool = True
+    capacity: int = 0
 
     @property
     def key(self) -> bytes:
@@ -230,7 +241,7 @@ class Bridge(msgspec.Struct, frozen=True, array_like=True, tag=13):
         return b""
 
 
-Fact: TypeAlias = Link | Address | Route | Neighbor | ShedRoutes | Network | Machine | Port | Bridge
+Fact: TypeAlias = Link | Address | Route | Neighbor | ShedRoutes | Network | Machine | Port | Bridge | PortQueues
 
 
 def neighbor_key(link: int, address: bytes) -> bytes:

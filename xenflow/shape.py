@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, cast
 
+from xenflow.bandwidth import MAX_CLASSES, MAX_RATE, PortQueues, TrafficClass, malformed_class, malformed_queues
 from xenflow.model import (
     Address,
     Bridge,
@@ -104,6 +105,8 @@ def _shed(fact: Fact) -> str:
 
 def _network(fact: Fact) -> str:
     network = cast(Network, fact)
+    if not 0 <= network.rate <= MAX_RATE:
+        return "a rate out of range"
     return _name(network.name) or ("" if 1 <= network.vid <= 4094 else "a VLAN id is 1 to 4094")
 
 
@@ -111,11 +114,22 @@ def _machine(fact: Fact) -> str:
     machine = cast(Machine, fact)
     if machine.max_flows < 0:
         return "a negative cap"
-    problems = (_name(machine.name), *map(_interface, machine.interfaces))
+    if not 0 <= machine.rate <= MAX_RATE or not 0 <= machine.ceiling <= MAX_RATE:
+        return "a rate out of range"
+    if len(machine.classes) > MAX_CLASSES:
+        return f"more than {MAX_CLASSES} classes"
+    problems = (_name(machine.name), *map(_interface, machine.interfaces), *map(_class, machine.classes))
     return next(filter(None, problems), "")
 
 
+def _class(item: TrafficClass) -> str:
+    prefixes = (prefix for match in item.matches for prefix in (match.source, match.destination) if prefix)
+    return _name(item.name) or malformed_class(item) or next(filter(None, map(malformed_prefix, prefixes)), "")
+
+
 def _interface(interface: Interface) -> str:
+    if not 0 <= interface.capacity <= MAX_RATE:
+        return "a capacity out of range"
     if not 1 <= interface.number <= 65535 or len(interface.mac) != 6:
         return "an interface with a number or MAC address out of range"
     if any(len(address) not in (4, 16) for address in interface.addresses):
@@ -129,12 +143,17 @@ def _port(fact: Fact) -> str:
         return "port or interface number out of range"
     if any(not 0 <= attachment.vlan <= 4094 for attachment in port.attachments):
         return "a VLAN id is 0 (untagged) to 4094"
-    return _name(port.name)
+    return _name(port.name) or ("" if 0 <= port.capacity <= MAX_RATE else "a capacity out of range")
 
 
 def _bridge(fact: Fact) -> str:
     bridge = cast(Bridge, fact)
     return _name(bridge.name) or ("" if 0 <= bridge.dpid < 1 << 64 else "a dpid has 64 bits")
+
+
+def _queues(fact: Fact) -> str:
+    queues = cast(PortQueues, fact)
+    return _name(queues.port) or malformed_queues(queues)
 
 
 def _name(text: str) -> str:
@@ -153,4 +172,5 @@ _CHECKS: Final[dict[int, Callable[[Fact], str]]] = {
     Machine.KIND: _machine,
     Port.KIND: _port,
     Bridge.KIND: _bridge,
+    PortQueues.KIND: _queues,
 }
