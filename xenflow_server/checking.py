@@ -5,6 +5,7 @@ Rules: nothing raises; each problem is one line "FILE: TABLE: reason (value)" wi
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 
@@ -18,6 +19,7 @@ from xenflow.model import (
     mac_text,
     pack_mac,
 )
+from xenflow_server.hires import Hires
 from xenflow_server.tables import HostTable, InterfaceTable, NetworkTable, PortTable, RouterTable
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -26,12 +28,27 @@ PORT_NAME = re.compile(r"[^\s/]{1,63}")
 MAX_COUNT = 100_000_000
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class PortDefinition:
+    """A port that is no vif: an access port has attachments (sorted by VLAN id), a trunk has none.
+
+    `capacity` is the link's in bit/s, 0 if it is not said.
+    """
+
+    name: str
+    trunk: bool
+    attachments: tuple[Attachment, ...] = ()
+    capacity: int = 0
+
+
 class Checker:
     """Collects `problems`, and knows what earlier tables have taken: names, VLAN ids, MAC addresses, addresses."""
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.networks: dict[str, int] = {}
+        self.rates: dict[str, int] = {}
+        self.hires = Hires(self._problem)
         self._vids: dict[int, str] = {}
         self._ports: set[str] = set()
         self._machines: dict[str, str] = {}
@@ -50,9 +67,10 @@ class Checker:
             self._problem(where, f"vid is that of network {self._vids[table.vid]!r}", table.vid)
         self._vids.setdefault(table.vid, table.name)
         self.networks.setdefault(table.name, table.vid)
+        self.rates[table.name] = self.hires.rate(where, "rate", table.rate)
 
-    def port(self, file: str, table: PortTable) -> tuple[Attachment, ...]:
-        """Take one port; return its attachments, sorted by VLAN id."""
+    def port(self, file: str, table: PortTable) -> PortDefinition:
+        """Take one port."""
         where = f"{file}: port {table.name!r}"
         if not PORT_NAME.fullmatch(table.name):
             self._problem(where, "name must have 1 to 63 characters, without space and slash", table.name)
@@ -67,7 +85,8 @@ class Checker:
             )
         if table.kind == "access" and not (table.network or table.vlans):
             self._problem(where, "an access port needs network or vlans", "")
-        return self._attachments(where, table)
+        capacity = self.hires.rate(where, "capacity", table.capacity)
+        return PortDefinition(table.name, table.kind == "trunk", self._attachments(where, table), capacity)
 
     def router(self, file: str, table: RouterTable) -> Machine:
         """Take one router; its interfaces are in different networks."""
@@ -81,7 +100,10 @@ class Checker:
             if interface.network in seen:
                 self._problem(where, "two interfaces of a router are in one network", interface.network)
             seen.add(interface.network)
-        return Machine(table.name, MachineKind.ROUTER, interfaces, table.max_flows, table.max_routes or 0)
+        rate, ceiling, classes = self.hires.router(where, table)
+        return Machine(
+            table.name, MachineKind.ROUTER, interfaces, table.max_flows, table.max_routes or 0, rate, ceiling, classes
+        )
 
     def host(self, file: str, table: HostTable) -> Machine:
         """Take one host."""
@@ -112,7 +134,8 @@ class Checker:
             if owner != where:
                 self._problem(where, f"address is taken in network {table.network!r} by {owner}", text)
             addresses.append(address)
-        return Interface(number, table.network, mac, tuple(addresses))
+        capacity = self.hires.rate(where, "capacity", table.capacity)
+        return Interface(number, table.network, mac, tuple(addresses), capacity)
 
     def _mac(self, where: str, text: str) -> bytes:
         try:

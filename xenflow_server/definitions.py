@@ -12,33 +12,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from xenflow.errors import ConfigError
-from xenflow.model import Attachment, Machine
+from xenflow.model import Machine
 from xenflow.settings import load
-from xenflow_server.checking import Checker
+from xenflow_server.checking import Checker, PortDefinition
 from xenflow_server.tables import DefinitionsFile
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PortDefinition:
-    """A port that is no vif: an access port has attachments, a trunk has none."""
-
-    name: str
-    trunk: bool
-    attachments: tuple[Attachment, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Definitions:
     """All definitions of a node, free of contradictions.
 
-    `networks` name -> VLAN id; `max_routes` only has routers with a cap of their own; `vifs` MAC address ->
-    (machine, number of its interface).
+    `networks` name -> VLAN id; `max_routes` only has routers with a cap of their own; `rates` network -> bit/s that are
+    hired for what it bridges (0: none); `vifs` MAC address -> (machine, number of its interface).
     """
 
     networks: Mapping[str, int] = dataclasses.field(default_factory=dict)
     ports: Mapping[str, PortDefinition] = dataclasses.field(default_factory=dict)
     machines: Mapping[str, Machine] = dataclasses.field(default_factory=dict)
     max_routes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    rates: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def vifs(self) -> dict[bytes, tuple[str, int]]:
@@ -96,12 +88,11 @@ def combine(files: list[tuple[str, DefinitionsFile]]) -> tuple[Definitions, list
     max_routes: dict[str, int] = {}
     for name, file in files:
         for port in file.port:
-            attachments = checker.port(name, port)
-            ports[port.name] = PortDefinition(port.name, port.kind == "trunk", attachments)
+            ports[port.name] = checker.port(name, port)
         for router in file.router:
             machines[router.name] = checker.router(name, router)
             if router.max_routes is not None:
                 max_routes[router.name] = router.max_routes
         for host in file.host:
             machines[host.name] = checker.host(name, host)
-    return Definitions(dict(checker.networks), ports, machines, max_routes), checker.problems
+    return Definitions(dict(checker.networks), ports, machines, max_routes, checker.rates), checker.problems

@@ -16,6 +16,7 @@ import msgspec
 from xenflow.errors import ConfigError
 from xenflow.model import Machine, MachineKind, address_text, mac_text
 from xenflow.shape import malformed
+from xenflow_server.hires import as_rate, as_tables
 from xenflow_server.tables import InterfaceTable, RouterTable
 
 _SUFFIX = ".json"
@@ -96,7 +97,11 @@ def as_table(machine: Machine, max_routes: int) -> RouterTable:
     if [interface.number for interface in machine.interfaces] != list(range(1, len(machine.interfaces) + 1)):
         raise ConfigError([f"{where}: interfaces must be numbered from 1, in order"])
     interfaces = [
-        InterfaceTable(mac_text(one.mac), one.network, [address_text(address) for address in one.addresses])
+        InterfaceTable(
+            mac_text(one.mac), one.network, [address_text(address) for address in one.addresses], as_rate(one.capacity)
+        )
         for one in machine.interfaces
     ]
-    return RouterTable(machine.name, interfaces, max_routes, machine.max_flows)
+    rate, ceiling = as_rate(machine.rate), as_rate(machine.ceiling)
+    classes = as_tables(machine.classes)
+    return RouterTable(machine.name, interfaces, max_routes, machine.max_flows, rate, ceiling, classes)
