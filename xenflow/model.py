@@ -208,7 +208,7 @@ class Port(msgspec.Struct, frozen=True, array_like=True, tag=12):
 
     `number` is the OpenFlow 1.0 port number. A vif names its machine and the number of that machine's interface; an
     access port has attachments; a trunk has neither. `alive` is False while BFD says that a trunk's far end is gone.
-    `capacity` is the link's in bit/s, 0 if it is not known.
+    `capacity` is the link's in bit/s, 0 if it is not known. `drained`: an operator wants nothing to use the trunk.
     """
 
     KIND: ClassVar[int] = 12
@@ -220,6 +220,7 @@ class Port(msgspec.Struct, frozen=True, array_like=True, tag=12):
     attachments: tuple[Attachment, ...] = ()
     alive: bool = True
     capacity: int = 0
+    drained: bool = False
 
     @property
     def key(self) -> bytes:

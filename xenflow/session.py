@@ -60,7 +60,7 @@ _FROM: Final[dict[Role, tuple[type[Message], ...]]] = {
     ),
     Role.CONTROLLER: (
         *(*_REPORTS, wire.Close, wire.Ack, wire.Confirm, wire.Answer, wire.Problem),
-        *(wire.Define, wire.Undefine, wire.Move, wire.CancelMove, wire.Announce, wire.Announced),
+        *(wire.Define, wire.Undefine, wire.Move, wire.CancelMove, wire.Announce, wire.Announced, wire.Drain),
     ),
     Role.OPERATOR: (wire.Query,),
 }

@@ -176,7 +176,7 @@ class CancelMove(msgspec.Struct, frozen=True, array_like=True, tag=23):
 
 
 class Progress(msgspec.Struct, frozen=True, array_like=True, tag=24):
-    """Server to app: how the order (Define, Undefine, Move, CancelMove) of that number goes.
+    """Server to app: how the order (Define, Undefine, Move, CancelMove, Drain) of that number goes.
 
     Sent once it is done, and for a move now and then before. `error` is empty, or says why it failed.
     """
@@ -205,6 +205,17 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag=26):
     epoch: int
 
 
+class Drain(msgspec.Struct, frozen=True, array_like=True, tag=27):
+    """App to server: mark the trunk `port` in Open vSwitch's database as drained, or take the mark off.
+
+    Progress says that the order is taken; that it is carried out is seen in the port's fact.
+    """
+
+    number: int
+    port: str
+    drained: bool
+
+
 Message: TypeAlias = (
     Hello
     | Welcome
@@ -228,6 +239,7 @@ Message: TypeAlias = (
     | Progress
     | Announce
     | Announced
+    | Drain
 )
 
 _encoder = msgspec.msgpack.Encoder()

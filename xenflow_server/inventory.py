@@ -59,8 +59,9 @@ def _port(definitions: Definitions, vifs: Mapping[bytes, tuple[str, int]], port:
     definition = definitions.ports.get(port.name)
     if definition is not None:
         kind = PortKind.TRUNK if definition.trunk else PortKind.ACCESS
-        alive = port.alive if definition.trunk else True
-        return Port(port.name, port.number, kind, attachments=definition.attachments, alive=alive)
+        if not definition.trunk:
+            return Port(port.name, port.number, kind, attachments=definition.attachments)
+        return Port(port.name, port.number, kind, alive=port.alive, drained=port.drained)
     owner = vifs.get(port.attached_mac)
     if owner is None:
         return None

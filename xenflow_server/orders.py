@@ -1,7 +1,8 @@
-"""What the app orders this node to do for a move: definitions that come and go, and the move itself.
+"""What the app orders this node to do: definitions that come and go, a router's move, a trunk that is drained.
 
     Define, Undefine -> Book -> Definitions -> server        Move, CancelMove -> Mover -> hypervisor
            `-------------------> Progress -> app <---------------'
+    Drain -> mark in the database -> fact of the port -> app
 
 Rules: each order is answered, and a refused one changes nothing. An order that comes again is done again without harm.
 """
@@ -12,18 +13,21 @@ import logging
 from collections.abc import Callable, Sequence
 
 from xenflow.errors import ConfigError
-from xenflow.wire import CancelMove, Define, Move, Progress, Undefine
+from xenflow.wire import CancelMove, Define, Drain, Move, Progress, Undefine
 from xenflow_server.book import Book
 from xenflow_server.checking import NAME
 from xenflow_server.definitions import Definitions
 from xenflow_server.mover import Mover
 
 log = logging.getLogger(__name__)
-Order = Define | Undefine | Move | CancelMove
+Order = Define | Undefine | Move | CancelMove | Drain
 
 
 class Orders:
-    """Carries out the app's orders. `runs_here` says whether a router's machine is on this node."""
+    """Carries out the app's orders.
+
+    `runs_here` says whether a router's machine is on this node; `mark` marks a trunk, or raises ConfigError.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,7 @@ class Orders:
         say: Callable[[Progress], None],
         redefine: Callable[[Definitions], None],
         runs_here: Callable[[str], bool],
+        mark: Callable[[Drain], None],
     ) -> None:
         self._node = node
         self._book = book
@@ -41,6 +46,7 @@ class Orders:
         self._say = say
         self._redefine = redefine
         self._runs_here = runs_here
+        self._mark = mark
 
     def take(self, order: Order) -> None:
         """Carry out an order, or say why not."""
@@ -65,6 +71,9 @@ class Orders:
                 raise ConfigError([f"router {order.name} runs on node {self._node}: its definition stays"])
             self._redefine(self._book.undefine(order))
             log.info("router %s: definition up to epoch %d forgotten", order.name, order.epoch)
+            return True
+        if isinstance(order, Drain):
+            self._mark(order)
             return True
         if isinstance(order, Move):
             self._move(order)

@@ -21,7 +21,7 @@ import ovs.poller
 import ovs.timeval
 
 from xenflow.errors import ConfigError
-from xenflow_server.view import BFD_MARK, BFD_SETTINGS, BridgeView, PortView, plan_bfd
+from xenflow_server.view import BFD_MARK, BFD_SETTINGS, DRAINED_MARK, BridgeView, PortView, plan_bfd, plan_marks
 
 log = logging.getLogger(__name__)
 ovs.poller.SelectPoll = select.poll
@@ -112,6 +112,7 @@ class Monitor:
         self._idl._session.reconnect.set_backoff(*BACKOFF_MS)
         self._remote, self._bridge = remote, bridge
         self._trunks: frozenset[str] | None = None
+        self._marks: dict[str, bool] = {}
         self._transaction: Any = None
         self._poke = asyncio.Event()
         self._view: BridgeView | None = None
@@ -120,6 +121,11 @@ class Monitor:
     def want_bfd(self, trunks: frozenset[str]) -> None:
         """Make BFD run on exactly these ports, as far as it is ours to decide."""
         self._trunks = trunks
+        self._poke.set()
+
+    def mark_drained(self, port: str, *, drained: bool) -> None:
+        """Write the mark of a drained trunk, or take it off; the view shows when that is done."""
+        self._marks[port] = drained
         self._poke.set()
 
     def close(self) -> None:
@@ -164,19 +170,21 @@ class Monitor:
         return BridgeView(self._bridge, exists=False)
 
     def _write(self) -> None:
-        """Bring BFD towards what is wanted: one transaction at a time."""
+        """Bring BFD and marks towards what is wanted: one transaction at a time."""
         if self._transaction is not None:
             status = self._transaction.commit()
             if status == ovs.db.idl.Transaction.INCOMPLETE:
                 return
             if status == ovs.db.idl.Transaction.ERROR:
-                log.error("ovsdb refused to set BFD: %s", self._transaction.get_error())
-                self._trunks = None
+                log.error("ovsdb refused to set BFD or marks: %s", self._transaction.get_error())
+                self._trunks, self._marks = None, {}
             self._transaction = None
         if self._trunks is None or self._view is None:
             return
-        enable, undo = plan_bfd(self._observe(), self._trunks)
-        if not enable and not undo:
+        view = self._observe()
+        enable, undo = plan_bfd(view, self._trunks)
+        self._marks = plan_marks(view, self._marks)
+        if not enable and not undo and not self._marks:
             return
         self._transaction = ovs.db.idl.Transaction(self._idl)
         for row in self._idl.tables["Interface"].rows.values():
@@ -185,7 +193,10 @@ class Monitor:
             elif row.name in undo:
                 row.bfd = {}
                 row.delkey("external_ids", BFD_MARK)
-        log.info("bfd on=%s off=%s", ",".join(enable), ",".join(undo))
+            if row.name in self._marks:
+                _mark_drained(row, drained=self._marks[row.name])
+        if enable or undo:
+            log.info("bfd on=%s off=%s", ",".join(enable), ",".join(undo))
         self._transaction.commit()
 
     async def _wait(self) -> None:
@@ -229,3 +240,10 @@ def _enable_bfd(row: Any) -> None:
     for key, value in BFD_SETTINGS.items():
         row.setkey("bfd", key, value)
     row.setkey("external_ids", BFD_MARK, "true")
+
+
+def _mark_drained(row: Any, *, drained: bool) -> None:
+    if drained:
+        row.setkey("external_ids", DRAINED_MARK, "true")
+    else:
+        row.delkey("external_ids", DRAINED_MARK)

@@ -4,7 +4,7 @@ OVSDB -> view -> NodeScope -> Uplink -> app -> Ack, Problem -> Clients -> client
                      |          ^        |
                      v          |        +-> Confirm -> Confirmer -> Confirmed -> Uplink
                   Clients -> Relay <- clients (TLS)
-                                         +-> Define, Undefine, Move, CancelMove -> Orders -> Progress -> Uplink
+                                         +-> Define, Undefine, Move, CancelMove, Drain -> Orders -> Progress -> Uplink
                                          +-> Announce, Announced -> Clients -> client
 """
 
@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
+from xenflow.errors import ConfigError
 from xenflow.wire import (
     Ack,
     Announce,
@@ -22,6 +23,7 @@ from xenflow.wire import (
     Confirm,
     Confirmed,
     Define,
+    Drain,
     Message,
     Move,
     Problem,
@@ -64,7 +66,13 @@ class Server:
         self._database = database
         self._confirmer = Confirmer(ovs.rundir, ovs.bridge, lambda token: self.uplink.say(Confirmed(token)))
         self._orders = Orders(
-            node, book, move, say=self._progress, redefine=self.redefine, runs_here=self.clients.runs_here
+            node,
+            book,
+            move,
+            say=self._progress,
+            redefine=self.redefine,
+            runs_here=self.clients.runs_here,
+            mark=self._mark,
         )
 
     async def run(self) -> None:
@@ -108,6 +116,13 @@ class Server:
         self.uplink.wake(self._scope.scope)
         self.clients.observe(self._scope.definitions.machines, inventory.machines, self._scope.caps, self._scope.moved)
 
+    def _mark(self, order: Drain) -> None:
+        inventory = self._scope.inventory
+        if inventory is None or order.port not in inventory.trunks:
+            raise ConfigError([f"port {order.port} is no trunk of this node's bridge"])
+        self._database.mark_drained(order.port, drained=order.drained)
+        log.info("trunk %s: to be marked drained=%s", order.port, order.drained)
+
     def _progress(self, progress: Progress) -> None:
         """Tell the app; how an order ended also later, if the connection is down."""
         if progress.done:
@@ -123,7 +138,7 @@ class Server:
                 log.warning("app: %s", message.text)
             case Confirm():
                 self._confirmer.ask(message.token)
-            case Define() | Undefine() | Move() | CancelMove():
+            case Define() | Undefine() | Move() | CancelMove() | Drain():
                 self._orders.take(message)
             case Announce() | Announced():
                 self.clients.announce(message)

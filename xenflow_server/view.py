@@ -16,6 +16,8 @@ BFD_MARK = "xenflow-bfd"
 """Key in an Interface's external_ids: its BFD settings are ours, and ours to remove (law 3)."""
 MOVED_MARK = "xenflow-moved"
 """Key in a vif's external_ids: the hypervisor is about to take it away because its machine moves; the value is free."""
+DRAINED_MARK = "xenflow-drained"
+"""Key in a trunk's external_ids: "true" if nothing shall use the trunk, by an operator's order."""
 BFD_INTERVAL_MS = 300
 BFD_MULTIPLIER = 5
 """So many lost control packets mean that the far end is gone: 1.5 s.
@@ -59,6 +61,11 @@ class PortView:
             return b""
 
     @property
+    def drained(self) -> bool:
+        """Whether the port carries the mark of a drained trunk."""
+        return self.external_ids.get(DRAINED_MARK) == "true"
+
+    @property
     def alive(self) -> bool:
         """False once the far end was there and is not any more.
 
@@ -100,6 +107,9 @@ class Database(Protocol):
     def want_bfd(self, trunks: frozenset[str]) -> None:
         """Make BFD run on exactly these ports, as far as it is ours to decide."""
 
+    def mark_drained(self, port: str, *, drained: bool) -> None:
+        """Write the mark of a drained trunk, or take it off; the view shows when that is done."""
+
     def close(self) -> None:
         """Free the connection."""
 
@@ -119,3 +129,8 @@ def plan_bfd(view: BridgeView, trunks: frozenset[str]) -> tuple[list[str], list[
         elif ours:
             undo.append(port.name)
     return enable, undo
+
+
+def plan_marks(view: BridgeView, wanted: Mapping[str, bool]) -> dict[str, bool]:
+    """Return by port which marks of drained trunks are still to be written (True) or taken off."""
+    return {port.name: wanted[port.name] for port in view.ports if wanted.get(port.name, port.drained) != port.drained}

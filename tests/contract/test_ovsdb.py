@@ -17,7 +17,7 @@ import pytest
 from tests.fakes.ovsdb import FakeDatabase
 from tests.private_ovsdb import BRIDGE, RealWorld
 from xenflow_server.confirm import Confirmer, appctl
-from xenflow_server.view import BFD_MARK, MOVED_MARK, BridgeView, Database, PortView
+from xenflow_server.view import BFD_MARK, DRAINED_MARK, MOVED_MARK, BridgeView, Database, PortView
 
 MAC = "02:00:00:00:00:01"
 PATIENCE_S = 20.0
@@ -171,6 +171,44 @@ def test_bfd_is_set_marked_and_undone(make_world: Callable[[], World]) -> None:
         assert port.bfd == {}
         theirs = await watcher.port("theirs")
         assert theirs.bfd == {"enable": "true", "min_tx": "1000"}
+
+    tell(make_world, story)
+
+
+def test_a_trunk_is_marked_as_drained_until_the_mark_is_taken_off(make_world: Callable[[], World]) -> None:
+    async def story(world: World, database: Database, watcher: Watcher) -> None:
+        world.add_port("trunk1", {"theirs": "kept"})
+        world.add_port("trunk2")
+        database.want_bfd(frozenset({"trunk1", "trunk2"}))
+        await watcher.port("trunk2", lambda port: BFD_MARK in port.external_ids)
+        for _ in range(2):
+            database.mark_drained("trunk1", drained=True)
+            port = await watcher.port("trunk1", lambda port: port.drained)
+            assert (port.external_ids["theirs"], port.external_ids[DRAINED_MARK]) == ("kept", "true")
+            assert not (await watcher.port("trunk2")).drained
+            world.restart()
+            world.set_external_ids("trunk2", {"seen": "yes"})
+            await watcher.port("trunk2", lambda port: "seen" in port.external_ids)
+            assert (await watcher.port("trunk1")).drained
+            database.mark_drained("trunk1", drained=False)
+            port = await watcher.port("trunk1", lambda port: not port.drained)
+            assert DRAINED_MARK not in port.external_ids
+            assert BFD_MARK in port.external_ids
+
+    tell(make_world, story)
+
+
+def test_a_mark_that_somebody_writes_by_hand_stays(make_world: Callable[[], World]) -> None:
+    async def story(world: World, database: Database, watcher: Watcher) -> None:
+        world.add_port("trunk1")
+        database.want_bfd(frozenset({"trunk1"}))
+        database.mark_drained("trunk1", drained=False)
+        await watcher.port("trunk1", lambda port: BFD_MARK in port.external_ids)
+        world.set_external_ids("trunk1", {DRAINED_MARK: "true"})
+        await watcher.port("trunk1", lambda port: port.drained)
+        world.add_port("vif1")
+        await watcher.port("vif1", lambda port: port.number > 0)
+        assert (await watcher.port("trunk1")).drained
 
     tell(make_world, story)
 

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from xenflow_server.view import BFD_MARK, BFD_SETTINGS, BridgeView, PortView, plan_bfd
+from xenflow_server.view import BFD_MARK, BFD_SETTINGS, DRAINED_MARK, BridgeView, PortView, plan_bfd
 
 DPID = 0x0000020000000001
 
@@ -40,6 +40,11 @@ class FakeDatabase:
     def want_bfd(self, trunks: frozenset[str]) -> None:
         self._trunks = trunks
         self._changed.set()
+
+    def mark_drained(self, port: str, *, drained: bool) -> None:
+        if port in self._ports:
+            ids = {key: value for key, value in self._ports[port].external_ids.items() if key != DRAINED_MARK}
+            self._replace(port, external_ids=ids | {DRAINED_MARK: "true"} if drained else ids)
 
     def close(self) -> None:
         self._running = False

@@ -17,7 +17,7 @@ from xenflow_server.definitions import Definitions, PortDefinition
 from xenflow_server.hypervisor import AttachedMacs
 from xenflow_server.inventory import Inventory, take
 from xenflow_server.node import NodeScope
-from xenflow_server.view import BFD_MARK, BFD_SETTINGS, BridgeView, PortView, plan_bfd
+from xenflow_server.view import BFD_MARK, BFD_SETTINGS, DRAINED_MARK, BridgeView, PortView, plan_bfd, plan_marks
 
 MACS = [bytes([2, 0, 0, 0, 0, n]) for n in range(4)]
 R1 = Machine("r1", MachineKind.ROUTER, (Interface(1, "a", MACS[1]), Interface(2, "b", MACS[2])))
@@ -150,3 +150,18 @@ def test_bfd_is_planned_for_trunks_and_only_ours_is_undone() -> None:
     assert plan_bfd(view, frozenset()) == ([], ["b"])
     spoilt = replace(view, ports=(replace(ours, bfd={"enable": "true"}),))
     assert plan_bfd(spoilt, frozenset("b")) == (["b"], [])
+
+
+def test_a_marked_trunk_is_reported_as_drained_and_nothing_else_is() -> None:
+    mark = {DRAINED_MARK: "true"}
+    inventory = observe(PortView("t1", 1, mark), PortView("eth1", 2, mark))
+    assert {port.name: port.drained for port in ports(inventory)} == {"t1": True, "eth1": False}
+    inventory = observe(PortView("t1", 1, {DRAINED_MARK: "false"}))
+    assert [port.drained for port in ports(inventory)] == [False]
+
+
+def test_only_marks_that_differ_are_written() -> None:
+    view = BridgeView("xenbr0", 5, "netdev", (PortView("t1", 1, {DRAINED_MARK: "true"}), PortView("t2", 2)))
+    assert plan_marks(view, {}) == {}
+    assert plan_marks(view, {"t1": True, "t2": False, "gone": True}) == {}
+    assert plan_marks(view, {"t1": False, "t2": True}) == {"t1": False, "t2": True}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.stream import FakeStream
 from tests.unit.server.test_server import LINK, ROUTERS, Client, World, started
-from xenflow.model import Machine
+from xenflow.model import Machine, Port, PortKind
 from xenflow.wire import (
     NODE_SCOPE,
     Announce,
@@ -21,6 +21,7 @@ from xenflow.wire import (
     CancelMove,
     Close,
     Define,
+    Drain,
     Message,
     Move,
     Progress,
@@ -121,6 +122,27 @@ def test_a_definition_that_is_refused(tmp_path: Path) -> None:
         twin = Machine("r9", ROUTERS["r1"].kind, ROUTERS["r1"].interfaces)
         await world.order(Define(1, twin, 0, 1))
         assert "mac is that of" in await world.error(1)
+
+    tell(tmp_path, story)
+
+
+def test_a_trunk_is_drained_by_order_and_the_port_says_so(tmp_path: Path) -> None:
+    async def story(world: MovingWorld) -> None:
+        world.database.add_port("t1")
+        free = Port("t1", world.database.row("t1").number, PortKind.TRUNK)
+        drained = msgspec.structs.replace(free, drained=True)
+        await world.app.until(lambda: world.app.has(NODE_SCOPE, free))
+        await world.order(Drain(1, "t1", True))
+        await world.hears(Progress(1, True, "", 100))
+        await world.app.until(lambda: world.app.has(NODE_SCOPE, drained))
+        assert world.stream is not None
+        await world.stream.close("the app starts anew")
+        await world.app.until(lambda: world.connects > 1 and world.app.has(NODE_SCOPE, drained))
+        await world.order(Drain(2, "t1", False))
+        await world.app.until(lambda: world.app.has(NODE_SCOPE, free))
+        for number, port in ((3, "t2"), (4, "vif-r1.1")):
+            await world.order(Drain(number, port, True))
+            assert "is no trunk" in await world.error(number)
 
     tell(tmp_path, story)
 
