@@ -14,6 +14,7 @@ import asyncio.trsock
 import contextlib
 import socket
 import ssl
+import struct
 from collections import deque
 from collections.abc import Coroutine
 from typing import Final
@@ -27,6 +28,8 @@ READ_BYTES: Final = 1 << 18
 CLOSE_S: Final = 1.0
 """How long a connection that closes may take to send what is left."""
 _WRITE_HIGH_BYTES: Final = 1 << 20
+_DROP: Final = struct.pack("@ii", 1, 0)
+"""struct linger (socket(7)): closing drops what is unsent, and sends one reset."""
 
 
 class Channel:
@@ -134,8 +137,15 @@ class Channel:
         await asyncio.shield(self._closing)
 
     def abort(self, reason: str) -> None:
-        """End the channel at once: the other side cannot be reached, so nobody waits for what is left to be sent."""
+        """End the channel at once: the other side cannot be reached, so nobody waits for what is left to be sent.
+
+        Not the kernel either. It would repeat what it has left, and ask for the neighbor in vain; if that comes back
+        meanwhile, all that is for it waits until the next question, up to a second (RFC 4861, RetransTimer).
+        """
         self._end(reason)
+        if self.socket is not None:
+            with contextlib.suppress(OSError):  # closed already
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP)
         self._writer.transport.abort()
 
     def fail(self, fault: RemoteProtocolError) -> None:

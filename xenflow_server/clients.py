@@ -34,6 +34,9 @@ class RouterStream(Stream, Protocol):
     def peer(self) -> Identity:
         """Who is at the other end."""
 
+    def abort(self, reason: str) -> None:
+        """End it at once, with nothing left for the kernel to send."""
+
 
 class _Session:
     """One connection of one router, and what waits to be told to it."""
@@ -120,7 +123,7 @@ class Clients:
         for name in [name for name in self._relays if name not in routers]:
             del self._relays[name]
             self._uplink.close(name, moved=name in moved)
-            self._end(name, f"router {name} does not run on node {self._node} any more")
+            self._end(name, f"router {name} does not run on node {self._node} any more", gone=True)
             log.info("router %s from=here to=%s", name, "moved" if name in moved else "gone")
         for name, machine in routers.items():
             relay = self._relays.get(name)
@@ -201,11 +204,14 @@ class Clients:
         if answers:
             session.tell(answers)
 
-    def _end(self, name: str, reason: str) -> None:
+    def _end(self, name: str, reason: str, *, gone: bool = False) -> None:
+        """Close a router's connection; nothing more is sent to a machine that is gone."""
         session = self._sessions.pop(name, None)
         if session is None:
             return
         log.info("client %s from=connected to=closed: %s", name, reason)
+        if gone:
+            session.stream.abort(reason)
         task = asyncio.create_task(session.stream.close(reason))
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)

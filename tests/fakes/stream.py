@@ -7,6 +7,8 @@ import asyncio
 from xenflow.identity import Identity
 from xenflow.wire import Message, decode, encode
 
+RESET = "connection lost"
+
 
 class FakeStream:
     """One end; made by `pair`. Messages pass through the wire's encoding, so nothing is shared between the ends."""
@@ -40,6 +42,13 @@ class FakeStream:
         for end in (self, self._other):
             if end is not None and not end.reason:
                 end.reason = reason
+                end._arrived.put_nowait(None)
+
+    def abort(self, reason: str) -> None:
+        """End it; the other side is not told why."""
+        for end, why in ((self, reason), (self._other, RESET)):
+            if end is not None and not end.reason:
+                end.reason = why
                 end._arrived.put_nowait(None)
 
     def stop_reading(self) -> None:

@@ -501,6 +501,20 @@ async def test_garbage_after_the_handshake_ends_that_channel_only(pki: Pki) -> N
 
 
 @in_loop
+async def test_an_aborted_channel_leaves_nothing_for_the_kernel_to_send(pki: Pki) -> None:
+    """The other side reads none of what was still to be sent: it is reset at once."""
+    program = Program()
+    async with listening(TLS, pki.credentials(NODE), program) as listener:
+        channel = await connect(listener.addresses[0], pki.credentials(ROUTER), HELLO, anybody)
+        await until(lambda: listener.channels)
+        (theirs,) = listener.channels
+        theirs.abort("its machine is gone")
+        assert await channel.receive() == []
+        assert "reset" in channel.reason
+        await until(lambda: program.ended == ["its machine is gone"])
+
+
+@in_loop
 async def test_a_router_that_reports_nonsense_is_told_why(pki: Pki) -> None:
     async with listening(TLS, pki.credentials(NODE), Program()) as listener:
         channel = await connect(listener.addresses[0], pki.credentials(ROUTER), HELLO, anybody)
