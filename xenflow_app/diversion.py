@@ -2,7 +2,9 @@
 
     switch == TLS ==> Terminator --- until diverted, whole bytes ---> POX --> core
                           |- MARK, when diverted -------------------> POX --> core: all before it has come
-                          `- from then on, message by message --------------> core      (PORT_STATUS to POX as well)
+                          `- from then on, whole messages --------------------> core      (PORT_STATUS to POX as well)
+
+What is read at once is handed on at once, so that the host sees what is urgent in it before it does the rest.
 
 By way of POX a message costs four changes of thread and a connection more, which reactive forwarding would pay for each
 first packet. Keeps true: the core gets each message once, in the order in which the switch sent them. While messages
@@ -38,17 +40,17 @@ class Diversion:
         if self._take is None:
             self._to_pox(data)
             return
-        for message in messages:
-            if self._split_bytes:  # its beginning is on its way already
-                self._to_pox(message[self._split_bytes :] + MARK)
-                self._split_bytes = 0
-            elif self._held is None:
-                self._hand_over(message)
-            else:
-                self._held.append(message)
+        if self._split_bytes and messages:  # its beginning is on its way already
+            self._to_pox(messages[0][self._split_bytes :] + MARK)
+            self._split_bytes = 0
+            messages = messages[1:]
+        if self._held is None:
+            self._hand_over(messages)
+        else:
+            self._held += messages
 
     def divert(self, take: Callable[[bytes], None]) -> None:
-        """From now on messages go to `take`; not before `marked`, though."""
+        """From now on whole messages go to `take`, several at once; not before `marked`, though."""
         self._take = take
         self._split_bytes = self._framer.waiting_bytes
         if not self._split_bytes:
@@ -57,11 +59,11 @@ class Diversion:
     def marked(self) -> None:
         """The mark has come out of POX: all that was sent before it has been taken."""
         held, self._held = self._held or [], None
-        for message in held:
-            self._hand_over(message)
+        self._hand_over(held)
 
-    def _hand_over(self, message: bytes) -> None:
-        if message[1] == Type.PORT_STATUS:
-            self._to_pox(message)  # for POX's list of ports
-        if self._take is not None:
-            self._take(message)
+    def _hand_over(self, messages: list[bytes]) -> None:
+        for message in messages:
+            if message[1] == Type.PORT_STATUS:
+                self._to_pox(message)  # for POX's list of ports
+        if self._take is not None and messages:
+            self._take(b"".join(messages))

@@ -3,7 +3,8 @@
     servers, operators --Channel--> Host --peer_*, switch_*, tick--> Core
     switches --bytes--> SwitchLink --^  ^--------- effects ---------'
 
-Rules: the core is called from this loop only, and its effects are carried out, in order, after each call. The host
+Rules: the core is called from this loop only, and its effects are carried out, in order, after each call. Packet-ins
+are handed to it for SLICE_S at a time, switch by switch, so that whatever waits meanwhile is read and seen. The host
 decides nothing but who cannot keep up. An error in the core is not survived: `failed` is set, and the process ends.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -31,6 +33,8 @@ _log = logging.getLogger(__name__)
 
 MAX_UNSENT_MESSAGES: Final = 10_000
 """A peer that lets more messages wait than this does not keep up and is closed."""
+SLICE_S: Final = 0.002
+"""How long packet-ins are dealt with before the loop looks at what else has come."""
 _WELCOMED_S: Final = 10.0
 """After this a welcomed peer whose channel never came counts as gone."""
 
@@ -51,6 +55,7 @@ class Host:
         self._welcomed: list[tuple[Hello, int, float]] = []
         self._links: dict[int, SwitchLink] = {}
         self._settling = False
+        self._serving = False
         self._timer: asyncio.TimerHandle | None = None
         self.failed: Exception | None = None
         self._loop.set_exception_handler(self._on_error)
@@ -226,6 +231,32 @@ class Host:
                     self._core.switch_message(link.number, event, now)
         except RemoteProtocolError as fault:
             link.end(fault.reason, fault)
+        if not self._serving:
+            self._serve_packet_ins()
+        self.settle()
+
+    def _serve_packet_ins(self) -> None:
+        """Hand packet-ins to the core for a slice of time; what is left has another one soon."""
+        self._serving = False
+        now = self._loop.time()
+        ends = now + SLICE_S
+        waiting = deque(link for link in self._links.values() if link.opened and link.session.packet_ins)
+        while waiting and now < ends:
+            link = waiting.popleft()
+            try:
+                if link.number in self._links and (message := link.session.next_packet_in()) is not None:
+                    self._core.switch_message(link.number, message, now)
+                    self._links[link.number] = self._links.pop(link.number)  # last in the next slice, too
+                    waiting.append(link)
+            except RemoteProtocolError as fault:
+                link.end(fault.reason, fault)
+            now = self._loop.time()
+        if waiting:
+            self._serving = True
+            self._loop.call_soon(self._serve_more)
+
+    def _serve_more(self) -> None:
+        self._serve_packet_ins()
         self.settle()
 
     def switch_gone(self, link: SwitchLink, reason: str) -> None:

@@ -20,8 +20,9 @@ import logging
 import socket
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -174,13 +175,19 @@ class PoxHost:
         if self._terminator is not None:
             self._terminator.divert(port, connection.link.received)
 
-    def _receive(self, connection: _Connection, data: bytes) -> None:
-        """Take in a message that came by way of POX; behind the mark there is nothing new."""
-        if self._terminator is not None and data == MARK:
+    def _receive(self, connection: _Connection) -> None:
+        """Take in, together, the messages that have come by way of POX; behind the mark there is nothing new."""
+        messages = [connection.waiting.popleft() for _ in range(len(connection.waiting))]
+        if self._terminator is not None and MARK in messages:
+            self._take(connection, messages[: messages.index(MARK)])
             connection.is_diverted = True
             self._terminator.marked(connection.port)
-        elif connection.link is not None and not connection.is_diverted:
-            connection.link.received(data)
+        elif not connection.is_diverted:
+            self._take(connection, messages)
+
+    def _take(self, connection: _Connection, messages: list[bytes]) -> None:
+        if connection.link is not None and messages:
+            connection.link.received(b"".join(messages))
 
     # POX's thread
 
@@ -199,11 +206,15 @@ class PoxHost:
         connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ours = _Connection(connection, port, node)
         connection.unpackers = _WHOLE_MESSAGES
-        connection.handlers = _Everything(connection.handlers, lambda data: self._call(self._receive, ours, data))
+        connection.handlers = _Everything(connection.handlers, partial(self._handed_over, ours))
         connection.xenflow = ours
         if self._terminator is not None:
             connection.send = partial(self._send, port)
         self._call(self._opened, ours)
+
+    def _handed_over(self, connection: _Connection, message: bytes) -> None:
+        connection.waiting.append(message)
+        self._call(self._receive, connection)
 
     def _send(self, port: int, message: Any) -> None:
         """Send what a component of POX sends: bytes, or a message of POX's."""
@@ -229,13 +240,17 @@ class PoxHost:
 
 @dataclass(slots=True)
 class _Connection:
-    """A connection of POX's and what we know of it; `link` and `is_diverted` belong to our thread."""
+    """A connection of POX's and what we know of it; `link` and `is_diverted` belong to our thread.
+
+    `waiting` are messages that POX's thread has appended and ours has not taken yet.
+    """
 
     pox: Any
     port: int
     node: str | None
     link: SwitchLink | None = None
     is_diverted: bool = False
+    waiting: deque[bytes] = field(default_factory=deque)
 
 
 def _lost(connection: _Connection) -> None:

@@ -6,6 +6,9 @@ Setup turns on what the pipeline needs: NXM, tables in flow-mods, Nicira's packe
 refuses one of them is of no use. Probes (echo) keep the session honest in both directions: at the end of every
 `chunk_bytes` that we send there is one, no more than `window_bytes` are sent beyond the last one answered, and one that
 stays unanswered for `silence_s` ends the session. So a switch is never flooded, whichever way its bytes take.
+
+Nor does it flood us: its packet-ins wait in lanes (packet_ins.py) until somebody takes them, one at a time; all else
+that it says is returned at once.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from typing import TypeAlias
 from xenflow.errors import Fault, RemoteProtocolError
 from xenflow_app.openflow import encode
 from xenflow_app.openflow.decode import decode
+from xenflow_app.openflow.packet_ins import PacketIns, is_packet_in
 from xenflow_app.openflow.stream import Framer
 from xenflow_app.openflow.values import BarrierReply, Echo, ErrorMessage, Features, Hello, SwitchMessage
 
@@ -70,6 +74,7 @@ class SwitchSession:
         self._framer = Framer()
         self._heard = self._began = now
         self._features: Features | None = None
+        self.packet_ins = PacketIns()
         self._early: list[SwitchMessage] = []
         self._ready: list[bytes] = []
         self._queue: deque[bytes] = deque()
@@ -88,12 +93,26 @@ class SwitchSession:
         return sum(map(len, self._queue))
 
     def receive(self, data: bytes, now: float) -> list[Event]:
-        """Take bytes in; return what the switch said. Raises RemoteProtocolError; the session is over then."""
+        """Take bytes in; return what the switch said, but for packet-ins: those wait for `next_packet_in`.
+
+        Raises RemoteProtocolError; the session is over then.
+        """
         self._heard = now
         events: list[Event] = []
         for message in self._framer.receive(data):
-            events += self._take(decode(message), now)
+            if self.state is not State.HELLO and is_packet_in(message):
+                self.packet_ins.put(message)
+            else:
+                events += self._take(decode(message), now)
         return events
+
+    def next_packet_in(self) -> SwitchMessage | None:
+        """Return the packet-in whose turn it is; None if none waits, or the switch is not up yet.
+
+        Raises RemoteProtocolError; the session is over then.
+        """
+        message = self.packet_ins.take() if self.state is State.UP else None
+        return None if message is None else decode(message)
 
     def send(self, data: bytes) -> None:
         """Queue whole messages for the switch."""

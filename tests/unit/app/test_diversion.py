@@ -22,7 +22,12 @@ class Core:
         self.is_diverted = False
         self.pox_ports = 0
         self._framer = Framer()
+        self._whole = Framer()
         self.diversion = Diversion(self._to_pox)
+
+    def take(self, data: bytes) -> None:
+        self.taken += self._whole.receive(data)
+        assert not self._whole.waiting_bytes
 
     def _to_pox(self, data: bytes) -> None:
         self.pox += self._framer.receive(data)
@@ -55,13 +60,13 @@ def test_every_message_comes_once_and_in_order(count: int, cuts: list[tuple[int,
     stream = b"".join(sent)
     for place, (size, handed_on) in enumerate(cuts):
         if place == at:
-            core.diversion.divert(core.taken.append)
+            core.diversion.divert(core.take)
         core.diversion.receive(stream[:size])
         stream = stream[size:]
         core.pox_hands_on(handed_on)
     core.diversion.receive(stream)
     if at >= len(cuts):
-        core.diversion.divert(core.taken.append)
+        core.diversion.divert(core.take)
     core.pox_hands_on(1000)
     core.pox_hands_on(1000)
     assert core.taken == sent
@@ -71,7 +76,7 @@ def test_every_message_comes_once_and_in_order(count: int, cuts: list[tuple[int,
 
 def test_what_is_not_openflow_ends_it() -> None:
     core = Core()
-    core.diversion.divert(core.taken.append)
+    core.diversion.divert(core.take)
     with pytest.raises(RemoteProtocolError):
         core.diversion.receive(b"GET / HTTP/1.1\r\n")
 
