@@ -5,6 +5,7 @@ Place in the flow: ports, machines, learned MACs, links -> *trees and ways* -> f
     attach/detach   ports of a node in a network           -> gate and flood flows, per network and node
     locate/forget   (network, MAC) -> node and how it leaves -> egress flows, per network and MAC, on every node
     set_graph       links                                  -> a forest per network, paths toward each node
+    set_drained     ends of trunks that nothing shall use  -> the same, without these
 
 A change of links goes step by step (topology.py says why no step has a loop): `advance` takes the next step when the
 last one is confirmed on every connected node that it touched, and returns the nodes whose confirmation it now awaits.
@@ -16,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
-from xenflow_app import pipeline
+from xenflow_app import pipeline, takeover
 from xenflow_app.flowtable import FlowTable
-from xenflow_app.topology import Edge, Forest, Graph, forest, next_forest, next_paths, toward
+from xenflow_app.topology import Edge, End, Forest, Graph, forest, next_forest, next_paths, toward
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +63,14 @@ class _Move:
 
 
 class Fabric:
-    """See the module. `nodes` maps each known node to its flows; `away` holds those without a control connection."""
+    """See the module. `nodes` maps each known node to its flows; `away` holds those without a control connection.
+
+    `links` are all that work, `graph` has those among them that are to be used.
+    """
 
     def __init__(self, nodes: Mapping[str, FlowTable]) -> None:
         self.settled = False
+        self.links: frozenset[Edge] = frozenset()
         self.graph = Graph()
         self.step = 0
         self._awaiting: set[str] = set()
@@ -81,6 +86,7 @@ class Fabric:
         self._moves: dict[tuple[int, bytes], _Move] = {}
         self._stale_paths = True
         self._away: dict[str, dict[int, set[Edge]]] = {}
+        self._drained: frozenset[End] = frozenset()
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
@@ -158,10 +164,28 @@ class Fabric:
 
     def set_graph(self, edges: Iterable[Edge]) -> None:
         """These are the links that work now."""
-        graph = Graph(edges)
+        self.links = frozenset(edges)
+        self._choose_links()
+
+    def set_drained(self, ends: Iterable[End]) -> None:
+        """Nothing shall use the trunks that have one of these ends."""
+        self._drained = frozenset(ends)
+        self._choose_links()
+
+    def _choose_links(self) -> None:
+        """Leave out what is drained, but for what a node out of reach still sends on: it cannot turn."""
+        drained = {link for link in self.links if link.a in self._drained or link.b in self._drained}
+        graph = Graph(self.links - {link for link in drained if not self._is_stuck(link)})
         if graph.edges != self.graph.edges:
             self.graph = graph
             self._stale()
+
+    def _is_stuck(self, link: Edge) -> bool:
+        return any(
+            any(link in tree for tree in self._away.get(node, {}).values())
+            or (node in self._away and any(paths.get(node) == link for paths in self._paths.values()))
+            for node in (link.a.node, link.b.node)
+        )
 
     def _stale(self) -> None:
         self._stale_paths = True
@@ -174,11 +198,13 @@ class Fabric:
             for vid, network in self._networks.items()
         }
         self._awaiting.discard(node)
+        self._choose_links()
         self._stale()
 
     def node_back(self, node: str) -> None:
         """The node's switch is in reach again."""
         self._away.pop(node, None)
+        self._choose_links()
         self._stale()
 
     def tree(self, vid: int) -> Forest:
@@ -195,13 +221,19 @@ class Fabric:
         """Return the link on which `node` sends to what is at `target`."""
         return self._paths.get(target, {}).get(node)
 
+    def use_of(self, link: Edge) -> tuple[int, int]:
+        """Return how many addresses some node sends to on the link, and how many networks flood on it."""
+        addresses = sum(len(self._at.get(target, ())) for target, ways in self._paths.items() if link in ways.values())
+        addresses += sum(link in move.ways.values() for move in self._moves.values())
+        return addresses, sum(link in network.tree for network in self._networks.values())
+
     # -- plan ---------------------------------------------------------------------------------------------------------
 
     def settle(self) -> None:
         """What nodes and links there are is known: start from what the switches do now, and plan."""
         self.settled = True
         for vid, network in self._networks.items():
-            network.tree = frozenset(link for link in self.graph.edges if self._floods(vid, link))
+            network.tree = frozenset(link for link in self.links if takeover.floods(self._nodes, vid, link))
         for node in self._nodes:
             self._find_astray(node)
         self._stale()
@@ -215,13 +247,6 @@ class Fabric:
             gates -= {pipeline.gate_key(vid, port) for port in ports}
         for key in gates:
             self._astray.setdefault(pipeline.gate_network(key), set()).add(node)
-
-    def _floods(self, vid: int, link: Edge) -> bool:
-        """Tell from the flows that are installed whether a link is in the network's tree."""
-        return all(
-            (flows := self._nodes.get(end.node)) is not None and pipeline.gate_key(vid, end.port) in flows.actual
-            for end in (link.a, link.b)
-        )
 
     def advance(self) -> set[str]:
         """Plan what is dirty, as far as it may go now; return the nodes whose confirmation the next step awaits.
@@ -291,7 +316,8 @@ class Fabric:
             active = self._paths.get(target, {})
             fixed = {node: active.get(node) for node in self._away if node != target}
             wanted = toward(self.graph, target, fixed)
-            after = next_paths(active, wanted, target) if target in self._paths else wanted
+            found = active if target in self._paths else self._installed(target)
+            after = wanted if found is None else next_paths(found, wanted, target)
             changed = {node for node in after.keys() | active.keys() if after.get(node) != active.get(node)}
             if changed and self._at.get(target):
                 touched |= changed
@@ -299,6 +325,10 @@ class Fabric:
             self._stale_paths |= after != wanted
             self._paths[target] = after
         return touched
+
+    def _installed(self, target: str) -> Mapping[str, Edge] | None:
+        """Return the ways that the switches have already, when those toward a node are planned for the first time."""
+        return takeover.ways(self._nodes, self.links, target, self._at.get(target, ()))
 
     def _step_moves(self) -> set[str]:
         """Take each moving address one step on; return the nodes on which something changes."""

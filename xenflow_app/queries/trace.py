@@ -71,7 +71,7 @@ class _Tracer:
         self._controller = controller
         self._tables: dict[str, Tables] = {}
         self._names: dict[str, Names] = {}
-        self._edges = {end: edge for edge in controller.fabric.graph.edges for end in (edge.a, edge.b)}
+        self._edges = {end: edge for edge in controller.fabric.links for end in (edge.a, edge.b)}
 
     def run(self, first: _Arrival) -> None:
         """Follow the packet and all its copies."""
