@@ -79,8 +79,8 @@ class _Commands:
         found: list[int | None] = rtt.run(plan, self._stop)["rtt_ns"]
         return found
 
-    def put_routes(self, count: int, via: str, first: int = 0) -> int:
-        return self._routes.put(prefixes(count, first), via)
+    def put_routes(self, count: int, via: str, first: int = 0, length: int = 24) -> int:
+        return self._routes.put(prefixes(count, first, length), via)
 
     def drop_routes(self, count: int, first: int = 0) -> int:
         return self._routes.drop(prefixes(count, first))

@@ -21,9 +21,10 @@ _BATCH = 200
 _FIRST = int(ipaddress.IPv4Address("20.0.0.0"))
 
 
-def prefixes(count: int, first: int = 0) -> list[tuple[bytes, int]]:
-    """Return `count` distinct /24 prefixes (packed address, length) from the `first`-th on, above 20.0.0.0."""
-    return [((_FIRST + (index << 8)).to_bytes(4, "big"), 24) for index in range(first, first + count)]
+def prefixes(count: int, first: int = 0, length: int = 24) -> list[tuple[bytes, int]]:
+    """Return `count` prefixes next to each other (packed address, length) from the `first`-th on, above 20.0.0.0."""
+    size = 32 - length
+    return [((_FIRST + (index << size)).to_bytes(4, "big"), length) for index in range(first, first + count)]
 
 
 class Routes:

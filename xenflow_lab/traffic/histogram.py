@@ -26,6 +26,12 @@ class Histogram:
         shift = max(value.bit_length() - _STEP_BITS - 1, 0)
         self._buckets[(shift << _STEP_BITS) + (value >> shift)] += 1
 
+    def include(self, other: Histogram) -> None:
+        """Count all that `other` has counted."""
+        self._buckets.update(other._buckets)
+        self.count += other.count
+        self.maximum = max(self.maximum, other.maximum)
+
     def percentile(self, percent: float) -> int | None:
         """Return a value that `percent` of the counted ones do not exceed (by less than 1 %), None when empty."""
         if not self.count:

@@ -18,6 +18,7 @@ from typing import Any
 from xenflow_lab.traffic import mmsg, probe
 from xenflow_lab.traffic.command import main
 from xenflow_lab.traffic.flowcount import FlowCount
+from xenflow_lab.traffic.histogram import Histogram
 from xenflow_lab.traffic.timing import SO_TIMESTAMPNS, KernelClock, Stop, announce_ready, enlarge_buffer
 
 _MAX_FLOWS = 4096
@@ -123,13 +124,17 @@ def _socket_drops(sock: socket.socket) -> int:
 
 def _report(received: Received, started_ns: int, dropped: int) -> dict[str, Any]:
     counts = received.flows.values()
+    gaps = Histogram()
+    for flow in counts:
+        gaps.include(flow.gaps)
     return {
         "received": sum(flow.received for flow in counts),
         "expected": sum(flow.expected for flow in counts),
         "lost": sum(flow.lost for flow in counts),
         "duplicated": sum(flow.duplicated for flow in counts),
         "reordered": sum(flow.reordered for flow in counts),
-        "longest_gap_ns": max((flow.gaps.maximum for flow in counts), default=0),
+        "longest_gap_ns": gaps.maximum,
+        "gap_ns": gaps.summary(),
         "foreign": received.foreign,
         "dropped_by_socket": dropped,
         "started_ns": started_ns,

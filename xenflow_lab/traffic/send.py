@@ -11,7 +11,7 @@ import itertools
 import select
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,8 @@ _BLOCKED_TIMEOUT_S = 0.1
 class SendPlan:
     """What to send. Flow i goes to destination i modulo their number, from a source port of its own if `ports` > 1.
 
-    There are as many flows as the larger of `destinations` and `ports`; `rate_pps` is that of all together.
+    There are as many flows as the larger of `destinations` and `ports`; `rate_pps` is that of all together. With
+    `spread` there are as many as `ports`, and each packet goes to the next destination, whichever flow it is of.
     `count` packets in all (0: until `duration_s` has passed, or for ever if that is 0 too).
     """
 
@@ -46,6 +47,7 @@ class SendPlan:
     tenant: str | None = None
     faults: Faults = field(default_factory=Faults)
     realtime: bool = True
+    spread: bool = False
 
     @property
     def packets(self) -> int | None:
@@ -59,7 +61,7 @@ class SendPlan:
 class _Flow:
     number: int
     sock: socket.socket
-    to: bytes
+    to: Iterator[bytes]
     name: str
     numbering: Numbering
     sent: int = 0
@@ -94,7 +96,7 @@ def run(plan: SendPlan, stop: Stop) -> dict[str, Any]:
 
 
 def _open(plan: SendPlan) -> list[_Flow]:
-    number = max(len(plan.destinations), plan.ports)
+    number = plan.ports if plan.spread else max(len(plan.destinations), plan.ports)
     if number > probe.MAX_FLOWS:
         raise ValueError(f"{number} flows: at most {probe.MAX_FLOWS}")
     names = [mmsg.sockaddr(address, port) for address, port in plan.destinations]
@@ -102,10 +104,11 @@ def _open(plan: SendPlan) -> list[_Flow]:
     for i in range(plan.ports):
         port = plan.source_port + i if plan.source_port else 0
         sockets.append(_socket(plan, port))
+    everywhere = itertools.cycle(names)
     flows = []
     for i in range(number):
         address, port = plan.destinations[i % len(names)]
-        to = names[i % len(names)]
+        to = everywhere if plan.spread else itertools.repeat(names[i % len(names)])
         flows.append(_Flow(i, sockets[i % plan.ports], to, f"{address}:{port}", Numbering(plan.faults)))
     return flows
 
@@ -169,7 +172,7 @@ def _push(sock: socket.socket, out: mmsg.Outgoing, count: int, result: _Result, 
 
 
 def _fill(out: mmsg.Outgoing, slot: int, flow: _Flow, number: int) -> None:
-    at = out.fill(slot, flow.to)
+    at = out.fill(slot, next(flow.to))
     probe.HEADER.pack_into(out.payloads, at, probe.MAGIC, flow.number, number, time.monotonic_ns())
 
 
@@ -178,7 +181,7 @@ def _send_ends(flows: Sequence[_Flow], out: mmsg.Outgoing) -> None:
         time.sleep(_END_INTERVAL_S)
         for flow in flows:
             header = probe.encode(probe.Probe(flow.number, flow.numbering.total, time.monotonic_ns(), is_end=True))
-            at = out.fill(0, flow.to)
+            at = out.fill(0, next(flow.to))
             out.payloads[at : at + len(header)] = header
             out.send(flow.sock, 0, 1)
 
@@ -218,6 +221,7 @@ def parse(arguments: Sequence[str]) -> SendPlan:
     parser = argparse.ArgumentParser(prog="send", description="numbered, timestamped UDP at a steady rate")
     parser.add_argument("--to", type=endpoints, action="extend", required=True, metavar="ADDRESS[-LAST]:PORT")
     parser.add_argument("--ports", type=int, default=1, help="source ports, so flows to one destination")
+    parser.add_argument("--spread", action="store_true", help="each packet to the next of the destinations")
     parser.add_argument("--rate-pps", type=float, help="packets/s of all flows together")
     parser.add_argument("--rate-bps", type=float, help="the same as UDP payload bits/s")
     parser.add_argument("--size", type=int, default=64, help="UDP payload in bytes")
@@ -247,6 +251,7 @@ def parse(arguments: Sequence[str]) -> SendPlan:
         tenant=found.tenant,
         faults=Faults(found.skip_every, found.duplicate_every, found.delay_every, found.extent),
         realtime=not found.no_realtime,
+        spread=found.spread,
     )
 
 

@@ -20,6 +20,20 @@ def test_a_percentile_is_at_most_one_percent_too_high(values: list[int], percent
     assert histogram.maximum == max(values)
 
 
+@given(st.lists(st.integers(0, 10**13)), st.lists(st.integers(0, 10**13), min_size=1))
+def test_including_another_is_counting_its_values(mine: list[int], others: list[int]) -> None:
+    whole, part, other = Histogram(), Histogram(), Histogram()
+    for value in mine:
+        whole.add(value)
+        part.add(value)
+    for value in others:
+        whole.add(value)
+        other.add(value)
+    part.include(other)
+    assert part.count == whole.count
+    assert part.summary() == whole.summary()
+
+
 def test_nothing_counted_has_no_percentiles() -> None:
     assert Histogram().summary() == {"p50": None, "p99": None, "p99.99": None, "max": None}
 

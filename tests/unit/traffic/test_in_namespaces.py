@@ -21,6 +21,15 @@ table inet drops {
     }
 }
 """
+FIRST_AND_LAST = """
+table ip seen {
+    chain incoming {
+        type filter hook input priority 0
+        ip daddr 10.9.0.16 udp dport 5000 counter
+        ip daddr 10.9.0.31 udp dport 5000 counter
+    }
+}
+"""
 NOTHING = """
 table ip nothing {
     chain incoming {
@@ -41,6 +50,26 @@ def test_every_packet_of_a_clean_link_is_counted(pair: Pair, to: str) -> None:
     assert received["lost"] == received["duplicated"] == received["reordered"] == received["dropped_by_socket"] == 0
     assert 0 < received["flows"][0]["delay_ns"]["p50"] < 50_000_000
     assert sent["ended_ns"] - sent["started_ns"] > 290_000_000
+
+
+def test_spread_packets_go_to_all_destinations_whichever_flow_they_are_of(pair: Pair) -> None:
+    run(*pair.right, "ip", "route", "add", "local", "10.9.0.16/28", "dev", "lo")
+    run(*pair.right, "nft", "-f", "-", given=FIRST_AND_LAST)
+    try:
+        with launch.start("receive", "--port", "5000", "--flows", "3", "--idle", "5", prefix=pair.right) as receiver:
+            options = ["--to", "10.9.0.16-10.9.0.31:5000", "--spread", "--ports", "3", "--count", "1600"]
+            sent = launch.run("send", *options, "--rate-pps", "5000", prefix=pair.left)
+            received = receiver.result()
+        ruleset = run(*pair.right, "nft", "list", "table", "ip", "seen")
+    finally:
+        run(*pair.right, "nft", "delete", "table", "ip", "seen")
+    assert sent["sent"] == received["received"] == received["expected"] == 1600
+    assert [flow["received"] for flow in received["flows"]] == [534, 533, 533]
+    assert received["lost"] == received["duplicated"] == received["reordered"] == 0
+    assert received["gap_ns"]["max"] == max(flow["longest_gap_ns"] for flow in received["flows"])
+    ends = 5 * len(received["flows"])
+    counts = [int(text.split()[0]) for text in ruleset.split("packets ")[1:]]
+    assert all(100 <= count <= 100 + ends for count in counts)
 
 
 def test_dropped_packets_are_the_lost_ones(pair: Pair) -> None:
