@@ -56,5 +56,13 @@ def parse(frame: bytes, key: bytes) -> Announcement | None:
     return announcement if build(announcement, key)[: len(content)] == content else None
 
 
+def claimed_epoch(frame: bytes) -> int | None:
+    """Return the epoch that a frame claims, which nothing proves; None if it has no proof at all."""
+    if len(frame) < LENGTH_BYTES:
+        return None
+    magic, epoch = _PROOF.unpack_from(frame, _ETHERNET.size + _ARP.size)[:2]
+    return int(epoch) if magic == _MAGIC else None
+
+
 def _digest(content: bytes, epoch: int, key: bytes) -> bytes:
     return hmac.new(key, content + epoch.to_bytes(8, "big"), hashlib.blake2s).digest()[:16]

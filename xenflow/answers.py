@@ -80,7 +80,8 @@ class Refusal(msgspec.Struct, frozen=True):
 class Status(msgspec.Struct, frozen=True):
     """The whole. `host` runs the controller's core: stand-alone or pox.
 
-    `awaited` says what is waited for while the network is not settled or a change is under way.
+    `awaited` says what is waited for while the network is not settled or a change is under way. `ignored` are
+    announcements that no move waits for or that prove nothing, and frames that misuse the announcement's address.
     """
 
     host: str
@@ -92,6 +93,7 @@ class Status(msgspec.Struct, frozen=True):
     networks: list[NetworkStatus]
     routers: list[RouterBrief]
     refused: list[Refusal]
+    ignored: list[Refusal] = []
 
 
 class InterfaceStatus(msgspec.Struct, frozen=True):

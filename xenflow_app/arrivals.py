@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow_app import pipeline
 from xenflow_app.discovery import Discovery
 from xenflow_app.fabric import Fabric
@@ -74,6 +75,8 @@ class Arrivals:
         return next((node.name for node in self._nodes.values() if node.dpid == dpid), None)
 
     def _learn(self, node: Node, port: int, vid: int, mac: bytes) -> None:
+        if mac == ANNOUNCEMENT_MAC:
+            return  # admission drops it; nobody is to have it whatever a switch says
         before = self._fabric.location(vid, mac)
         learned = node.learn(
             port,

@@ -38,6 +38,7 @@ from xenflow.wire import (
     Welcome,
 )
 from xenflow_app import queries
+from xenflow_app.announcements import Ignored, ReservedFrames
 from xenflow_app.arrivals import Arrivals
 from xenflow_app.datapath import Datapath
 from xenflow_app.discovery import Discovery
@@ -98,6 +99,8 @@ class Controller:
         self._facts = Facts(self.nodes, self.fabric, self.homes, reactive, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
         self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self._tell)
+        self.ignored = Ignored()
+        self._reserved = ReservedFrames(self.nodes, self.ignored)
         self._arrivals = Arrivals(self.nodes, self.fabric, self.discovery, settings.limits, self._to_switch)
         self._now = 0.0
         self._started: float | None = None
@@ -133,6 +136,7 @@ class Controller:
         self._begin(now)
         self._steps.tick(now)
         self.moves.tick(now)
+        self._reserved.tick(now)
         for end in self.discovery.probes(now):
             node = self.nodes.get(end.node)
             if node is not None and node.switch is not None and node.dpid is not None:
@@ -247,7 +251,12 @@ class Controller:
                     self._dumped(node)
             case PacketIn():
                 if is_announcement(message.data):
-                    self.moves.announced(node, message)
+                    reason = self.moves.announced(node, message)
+                    if reason is not None:
+                        port = node.port_at(message.in_port)
+                        where = f"{node.name}:{message.in_port if port is None else port.name}"
+                        self.ignored.add(where, reason, now)
+                        return  # and nothing follows from it
                 else:
                     self._arrivals.packet_in(node, message, now)
             case PortStatus():

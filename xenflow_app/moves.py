@@ -17,10 +17,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from xenflow.announcement import parse
 from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow.wire import Announce, Announced, CancelMove, Define, Message, Move, Progress, Undefine
 from xenflow_app import pipeline
+from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
 from xenflow_app.homes import Homes
 from xenflow_app.migration import ENDED, Action, Event, State, step
@@ -80,7 +80,6 @@ class Moves:
     ) -> None:
         self.under_way: dict[str, Migration] = {}
         self.ended: list[Migration] = []
-        self.ignored_announcements = 0
         self._nodes = nodes
         self._facts = facts
         self._homes = homes
@@ -179,14 +178,18 @@ class Moves:
         elif message.done and move.state is State.PREPARING:
             move.truths.add(Event.DEFINED)
 
-    def announced(self, node: Node, packet: PacketIn) -> None:
-        """An announcement came in at a vif of the node; what nobody waits for, or is not proven, is only counted."""
-        for move in self.under_way.values():
-            said = parse(packet.data, move.key)
-            if said is not None and said.epoch == move.epoch and move.target == node.name:
-                move.heard.add(said.mac)
-                return
-        self.ignored_announcements += 1
+    def announced(self, node: Node, packet: PacketIn) -> Reason | None:
+        """An announcement came in at a port of the node; return why it does not count, None if it does."""
+        port = node.port_at(packet.in_port)
+        machine = None if port is None else node.machine(port.machine)
+        move = None if machine is None else self.under_way.get(machine.name)
+        if port is None or machine is None or move is None or move.target != node.name:
+            return Reason.NOT_AWAITED
+        mac = next((item.mac for item in machine.interfaces if item.number == port.interface), b"")
+        reason = why_not(packet.data, mac, move.key, move.epoch)
+        if reason is None:
+            move.heard.add(mac)
+        return reason
 
     def tick(self, now: float) -> None:
         """Time has passed; what is held too long goes."""

@@ -79,6 +79,10 @@ class Node:
         fact = self.inbox.facts.of(Port.KIND).get(name.encode())
         return fact if isinstance(fact, Port) else None
 
+    def port_at(self, number: int) -> Port | None:
+        """Return a port by its OpenFlow number."""
+        return next((port for port in self.ports if port.number == number), None)
+
     def machine(self, name: str) -> Machine | None:
         """Return a machine that runs here by name."""
         fact = self.inbox.facts.of(Machine.KIND).get(name.encode())

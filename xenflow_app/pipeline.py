@@ -31,6 +31,8 @@ Flows = dict[FlowKey, FlowValue]
 
 PROBE_MAC = bytes.fromhex("035846000001")
 """Destination of link probes: a locally administered multicast address, which ordinary bridges flood."""
+RESERVED_PRIORITY = 65000
+"""Of the flows in ADMISSION that drop what misuses the announcement's address."""
 ROUTE_PRIORITY = 100
 """A route flow's priority is this plus its prefix length."""
 PROBE_TYPE = 0x88B5
@@ -126,8 +128,8 @@ def static(*, reactive: bool) -> Flows:
     """Return the flows that depend on nothing but the mode."""
     sheet = Sheet(Kind.STATIC, FABRIC)
     admission, group_bit = Table.ADMISSION, (b"\x01" + bytes(5), b"\x01" + bytes(5))
-    sheet.add(admission, 65000, _DROP, dl_dst=ANNOUNCEMENT_MAC)
-    sheet.add(admission, 65000, _DROP, dl_src=ANNOUNCEMENT_MAC)
+    sheet.add(admission, RESERVED_PRIORITY, _DROP, dl_dst=ANNOUNCEMENT_MAC)
+    sheet.add(admission, RESERVED_PRIORITY, _DROP, dl_src=ANNOUNCEMENT_MAC)
     sheet.add(admission, 64900, _DROP, dl_src=group_bit)
     sheet.add(admission, 64500, _DROP, dl_dst=PROBE_MAC)
     sheet.add(admission, 64500, _DROP, dl_dst=(bytes.fromhex("0180c2000000"), bytes.fromhex("fffffffffff0")))

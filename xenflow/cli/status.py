@@ -24,9 +24,10 @@ def status(app: App, as_json: bool) -> None:
     _show_nodes(answer)
     _show_links(answer)
     _show_routers(answer)
-    if answer.refused:
-        click.echo()
-        print_table(("REFUSED", "TIMES"), [(item.text, item.count) for item in answer.refused])
+    for title, items in (("REFUSED", answer.refused), ("IGNORED", answer.ignored)):
+        if items:
+            click.echo()
+            print_table((title, "TIMES"), [(item.text, item.count) for item in items])
 
 
 def _show_nodes(answer: Status) -> None:

@@ -28,6 +28,7 @@ def status(controller: Controller) -> Status:
         networks=[_network(controller, vid, names) for vid in controller.networks.vids()],
         routers=sorted((brief for node in nodes for brief in _routers(node)), key=lambda brief: brief.name),
         refused=[Refusal(text, count) for text, count in sorted(controller.refused.items())],
+        ignored=[Refusal(text, count) for text, count in controller.ignored.lines()],
     )
 
 

@@ -289,7 +289,7 @@ def test_forged_announcements_are_ignored_and_counted() -> None:
     announce(net, key=b"another key of 32 bytes .........")
     announce(net, epoch=asked.epoch - 1)
     assert state(net) == State.ANNOUNCING
-    assert net.controller.moves.ignored_announcements == 4
+    assert net.controller.ignored.total == 4
     announce(net)
     finish(net)
     assert state(net) == State.DONE

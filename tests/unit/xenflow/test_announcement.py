@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenflow.announcement import LENGTH_BYTES, Announcement, build, parse
+from xenflow.announcement import LENGTH_BYTES, Announcement, build, claimed_epoch, parse
 
 announcements = st.builds(
     Announcement, st.binary(min_size=6, max_size=6), st.binary(min_size=4, max_size=4), st.integers(0, 2**64 - 1)
@@ -17,6 +17,8 @@ def test_what_was_signed_is_believed(announcement: Announcement, key: bytes, pad
     assert len(frame) == LENGTH_BYTES
     assert frame[:6] == b"\xaa" * 6
     assert parse(frame + padding, key) == announcement
+    assert claimed_epoch(frame + padding) == announcement.epoch
+    assert claimed_epoch(frame[:-1]) is None
 
 
 @given(announcements, keys, keys)
