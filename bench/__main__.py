@@ -30,6 +30,18 @@ SUITES = {
         "app_bytes_per_route",
     ),
     "reactive": ("first_packet_reactive_ratio",),
+    "migration": (
+        "mig_lost",
+        "mig_doubled",
+        "mig_gap_ms",
+        "mig_gap_p9999_ms",
+        "mig_reorder_windows",
+        "mig_reorder_ms",
+        "mig_sync_ms",
+        "mig_sync_10k_ms",
+        "mig_repoint_ms",
+        "mig_repoint_20k_ms",
+    ),
 }
 """Module -> the figures that one run of it gives."""
 NEEDS_POX = "reactive"

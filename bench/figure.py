@@ -42,6 +42,16 @@ REACHES = {
     "app_bytes_per_route": Reach("B", 1500),
     "lookup_us": Reach("us", 5),
     "reconnect_ms": Reach("ms", 800),
+    "mig_lost": Reach("", 0),
+    "mig_doubled": Reach("", 0),
+    "mig_gap_ms": Reach("ms", 50),
+    "mig_gap_p9999_ms": Reach("ms", 10),
+    "mig_reorder_windows": Reach("", 1),
+    "mig_reorder_ms": Reach("ms", 10),
+    "mig_sync_ms": Reach("ms", 1000),
+    "mig_sync_10k_ms": Reach("ms", 3000),
+    "mig_repoint_ms": Reach("ms", 100),
+    "mig_repoint_20k_ms": Reach("ms", 300),
 }
 
 

@@ -1,0 +1,233 @@
+"""Migrations to and fro without a pause, under numbered packets: what is lost, doubled, late, and what the steps take.
+
+The router that moves has ten neighbors and 1,000 routes; its packets pass another router as well, and three trunks. The
+loads are taken one after the other; each has a baseline without migrations in the same lab, at the very same rate. A
+rate that the machine does not carry without loss while nothing moves is halved, and that is said.
+
+For the last load the router has 20,480 routes to single addresses, and each packet goes to the next of them, so that
+the switches hold as many flows in their datapaths; its baseline empties those as often as a migration meets a switch
+whose datapath has none yet.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bench import network
+from bench.agent import Agent
+from bench.figure import Figure, figure
+from bench.moving import Steps, to_and_fro
+from xenflow_lab import stations
+from xenflow_lab.command import LabError
+from xenflow_lab.lab import Lab
+
+MOVES = int(os.environ.get("MOVES", "20"))
+SYNC_MOVES = min(MOVES, 6)
+BASELINE_S = 10.0
+ROUTER, BETWEEN, NEXT_HOP = "r1", ("n1", "n2"), "10.0.255.2"
+ROUTES, MORE_ROUTES, MANY_ROUTES = 1_000, 10_000, 20_480
+RECEIVER = "10.0.2.10"
+PORT, FLOWS = 5000, 8
+_RANGE = 4096
+HALVINGS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Numbered packets of UDP; to the receiver's address, or to `destinations` addresses behind it by turns."""
+
+    name: str
+    size_bytes: int
+    rate_pps: float
+    destinations: int = 0
+
+    def halved(self) -> Load:
+        """Return the load at half its rate."""
+        return Load(self.name, self.size_bytes, self.rate_pps / 2, self.destinations)
+
+    @property
+    def words(self) -> list[str]:
+        """What the sending tool is told."""
+        to = ["--to", f"{RECEIVER}:{PORT}"] if not self.destinations else ["--spread"]
+        for first in range(0, self.destinations, _RANGE):
+            to += ["--to", f"{_address(first)}-{_address(min(first + _RANGE, self.destinations) - 1)}:{PORT}"]
+        return [*to, "--ports", str(FLOWS), "--rate-pps", f"{self.rate_pps}", "--size", str(self.size_bytes)]
+
+
+LOADS = (
+    Load("64 B, 10,000/s", 64, 10_000),
+    Load("1472 B, 100 Mb/s", 1472, 100e6 / (1472 * 8)),
+)
+MANY = Load("64 B, 10,000/s, 20,480 destinations", 64, 10_000, MANY_ROUTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A load without and with migrations: the receiver's reports, and the migrations' steps."""
+
+    load: Load
+    baseline: dict[str, Any]
+    report: dict[str, Any]
+    steps: list[Steps]
+
+    @property
+    def late_ms(self) -> float:
+        """By how much p99.99 of the gaps within a flow is longer than without migrations."""
+        return (_p9999(self.report) - _p9999(self.baseline)) / 1e6
+
+    @property
+    def windows(self) -> float:
+        """Stretches of reordering in a flow for each migration, in the flow that has most."""
+        return max(flow["reorder_windows"] for flow in self.report["flows"]) / len(self.steps)
+
+    @property
+    def reordered_ms(self) -> float:
+        """By how much the latest packet was late, in time: later ones of its flow that came before it."""
+        extent = max(flow["reorder_extent_max"] for flow in self.report["flows"])
+        return float(extent * FLOWS / self.load.rate_pps * 1e3)
+
+
+def run() -> list[Figure]:
+    """Return all figures of migrations."""
+    with network.lab_of(network.topology("migration")) as lab, Agent(lab, ROUTER) as agent:
+        _prepare(lab)
+        _fill(lab, agent, 0, ROUTES)
+        runs = [_measure(lab, load) for load in LOADS]
+        _fill(lab, agent, ROUTES, MORE_ROUTES)
+        more = list(to_and_fro(lab, ROUTER, BETWEEN, SYNC_MOVES))
+        _fill(lab, agent, MORE_ROUTES, MANY_ROUTES)
+        runs.append(_measure(lab, MANY))
+    few, many = [step for one in runs[:-1] for step in one.steps], runs[-1].steps
+    return [
+        *_of_packets(runs),
+        _highest("mig_sync_ms", [step.sync_ms for step in few]),
+        _highest("mig_sync_10k_ms", [step.sync_ms for step in more]),
+        _highest("mig_repoint_ms", [step.repoint_ms for step in few]),
+        _highest("mig_repoint_20k_ms", [step.repoint_ms for step in many]),
+    ]
+
+
+def _of_packets(runs: list[Run]) -> list[Figure]:
+    """Return the figures that have a sample for each load."""
+    lost, doubled = ([float(one.report[what]) for one in runs] for what in ("lost", "duplicated"))
+    return [
+        figure("mig_lost", lost, sum(lost)),
+        figure("mig_doubled", doubled, sum(doubled)),
+        _highest("mig_gap_ms", [one.report["longest_gap_ns"] / 1e6 for one in runs]),
+        _highest("mig_gap_p9999_ms", [one.late_ms for one in runs]),
+        _highest("mig_reorder_windows", [one.windows for one in runs]),
+        _highest("mig_reorder_ms", [one.reordered_ms for one in runs]),
+    ]
+
+
+def _highest(name: str, samples: list[float]) -> Figure:
+    return figure(name, samples, max(samples))
+
+
+def _prepare(lab: Lab) -> None:
+    """Return once traffic passes both routers, the receiver has all addresses, and the router all its neighbors."""
+    for prefix in ("16.0.0.0/4", "32.0.0.0/3", "64.0.0.0/2"):
+        lab.run("h2", ["ip", "route", "add", "local", prefix, "dev", "lo"], check=True)
+    lab.wait_settled()
+    far = [RECEIVER, _address(0)]
+    lab.wait_until(lambda: all(stations.answers(lab, "h1", far[:1]).values()), 60, "traffic from h1 to h2")
+    neighbors = stations.addresses(lab, "h3")
+    lab.wait_until(lambda: all(stations.answers(lab, ROUTER, neighbors).values()), 30, "the neighbors")
+
+
+def _fill(lab: Lab, agent: Agent, there: int, count: int) -> None:
+    """Give the router `count` routes to single addresses, of which it has some; return when the switches have them."""
+    agent.ask("put_routes", count=count - there, via=NEXT_HOP, first=there, length=32)
+
+    def known() -> bool:
+        return any(item.name == ROUTER and item.routes >= count for item in lab.app_status().routers)
+
+    lab.wait_until(known, 60, f"{count} routes")
+    lab.wait_settled()
+
+
+def _measure(lab: Lab, load: Load) -> Run:
+    """Return a load's baseline at the highest rate that is carried, and what it is like under migrations."""
+    for _ in range(HALVINGS):
+        with _traffic(lab, load) as baseline:
+            _let_flow(lab, load)
+        print(f"    {load.name}: nothing moves: {_shown(baseline)}", flush=True)
+        if baseline["lost"] == baseline["dropped_by_socket"] == 0:
+            break
+        load = load.halved()
+        print(f"    the machine does not carry that; {load.rate_pps:,.0f}/s are tried", flush=True)
+    else:
+        raise LabError(f"{load.name}: packets are lost at {load.rate_pps * 2:,.0f}/s while nothing moves")
+    with _traffic(lab, load) as report:
+        steps = list(to_and_fro(lab, ROUTER, BETWEEN, MOVES))
+        cached = {node: _cached(lab, node) for node in (*BETWEEN, "n3")}
+    one = Run(load, baseline, report, steps)
+    print(f"    {load.name}: {len(steps)} migrations: {_shown(report)}")
+    print(f"        in sync {_spread([step.sync_ms for step in steps])}, ", end="")
+    print(f"re-pointed {_spread([step.repoint_ms for step in steps])}; flows in the datapaths: {cached}", flush=True)
+    return one
+
+
+@contextmanager
+def _traffic(lab: Lab, load: Load) -> Iterator[dict[str, Any]]:
+    """Send while the block runs; the receiver's report is in the dictionary after it."""
+    report: dict[str, Any] = {}
+    with stations.start(lab, "h2", "receive", "--port", str(PORT), "--flows", str(FLOWS)) as receiver:
+        with stations.begin(lab, "h1", "send", *load.words) as sender:
+            _wait(lab, 1.0)
+            yield report
+            _wait(lab, 0.5)
+            sent = sender.stop()
+        report |= receiver.end(10)
+    report["late_ns"] = sent["late_ns"]
+    report["lost"] = sent["sent"] - report["received"]
+
+
+def _let_flow(lab: Lab, load: Load) -> None:
+    """Let packets flow for a while; with many destinations the datapaths are emptied as in a migration."""
+    if not load.destinations:
+        _wait(lab, BASELINE_S)
+        return
+    for _ in range(5):
+        for node in BETWEEN:
+            lab.appctl(node, "revalidator/purge")
+        _wait(lab, BASELINE_S / 5)
+
+
+def _wait(lab: Lab, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    lab.wait_until(lambda: time.monotonic() >= end, seconds + 5, "the end of a pause")
+
+
+def _cached(lab: Lab, node: str) -> int:
+    """Return how many flows a node's datapath holds now."""
+    found = re.search(r"current (\d+)", lab.appctl(node, "upcall/show"))
+    return int(found[1]) if found else 0
+
+
+def _address(index: int) -> str:
+    """Return the address of the route with this number (see bench.rtnetlink.prefixes)."""
+    return f"20.{index >> 16 & 255}.{index >> 8 & 255}.{index & 255}"
+
+
+def _p9999(report: dict[str, Any]) -> float:
+    return float(report["gap_ns"]["p99.99"] or 0)
+
+
+def _shown(report: dict[str, Any]) -> str:
+    windows = sum(flow["reorder_windows"] for flow in report["flows"])
+    return (
+        f"{report['received']:,} packets, lost {report['lost']}, doubled {report['duplicated']},"
+        f" reordered {report['reordered']} in {windows} windows, longest gap {report['longest_gap_ns'] / 1e6:.1f} ms,"
+        f" p99.99 {_p9999(report) / 1e6:.1f} ms (sender late {(report['late_ns']['max'] or 0) / 1e6:.1f} ms)"
+    )
+
+
+def _spread(samples: list[float]) -> str:
+    return f"{min(samples):.0f} to {max(samples):.0f} ms"
