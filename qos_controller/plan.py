@@ -29,7 +29,7 @@ GROUP_MINOR: Final = 0xF000
 """HTB minors of groups begin behind this one."""
 MAX_QUEUE: Final = GROUP_MINOR - 1
 """The largest queue id: its minor is one larger, and must not be a group's."""
-MAX_GROUPED_QUEUE: Final = LINK_MINOR - 2 - GROUP_MINOR
+MAX_GROUPED_QUEUE: Final = LINK_MINOR - 3 - GROUP_MINOR
 """The largest queue id that a group may begin with."""
 
 
