@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 
 import msgspec
 
@@ -67,6 +68,9 @@ class DemoCore:
         self._sent = 0
         self._ticks = 0
         self._deadline = 0.0
+
+    def watch_door(self, where: str, refused: Mapping[Fault, int]) -> None:
+        self._events.append(f"door {where}")
 
     def peer_opened(self, peer: int, identity: Identity, hello: Hello, now: float) -> Welcome:
         if identity.role not in (Role.NODE, Role.OPERATOR):

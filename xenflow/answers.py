@@ -82,6 +82,8 @@ class Status(msgspec.Struct, frozen=True):
 
     `awaited` says what is waited for while the network is not settled or a change is under way. `ignored` are
     announcements that no move waits for or that prove nothing, and frames that misuse the announcement's address.
+    `turned_away` are connections that listeners refused, the controller's and the nodes', and facts of routers that
+    the nodes refused.
     """
 
     host: str
@@ -94,6 +96,7 @@ class Status(msgspec.Struct, frozen=True):
     routers: list[RouterBrief]
     refused: list[Refusal]
     ignored: list[Refusal] = []
+    turned_away: list[Refusal] = []
 
 
 class InterfaceStatus(msgspec.Struct, frozen=True):

@@ -187,6 +187,12 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, tag=24):
     percent: int = 0
 
 
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag=28):
+    """Server to app: what it has refused since it started, in words, and how often: connections, facts of routers."""
+
+    counts: dict[str, int]
+
+
 class Announce(msgspec.Struct, frozen=True, array_like=True, tag=25):
     """App to server to client: send the announcement on each interface, again and again, until `Announced`.
 
@@ -239,6 +245,7 @@ Message: TypeAlias = (
     | Progress
     | Announce
     | Announced
+    | Refused
     | Drain
 )
 

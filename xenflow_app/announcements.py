@@ -1,6 +1,6 @@
 """Announcements that do not count, and frames that misuse their address: judged, counted, at times logged (sans-IO).
 
-    packet-in -> *why_not* -> Ignored         counters of admission, every READ_S -> *ReservedFrames* -> Ignored
+    packet-in -> *why_not* -> Tally         counters of admission, every READ_S -> *ReservedFrames* -> Tally
 
 Rules: what is ignored changes nothing else. Who sends thousands of frames causes one log line a minute for each port
 and reason, with the number of those in between; all are counted, and `xenflow status` shows them.
@@ -8,28 +8,21 @@ and reason, with the number of those in between; all are counted, and `xenflow s
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
 
 from xenflow.announcement import claimed_epoch, parse
 from xenflow.model import ANNOUNCEMENT_MAC, mac_text
+from xenflow.tally import Tally
 from xenflow_app.flowtable import FABRIC, FlowKey, cookie
 from xenflow_app.node import Node
 from xenflow_app.openflow import nxm
 from xenflow_app.openflow.values import Flow
 from xenflow_app.pipeline import RESERVED_PRIORITY, Kind, Table
 
-log = logging.getLogger(__name__)
-
-REPEAT_S = 60.0
 READ_S = 5.0
 """How often the switches are asked what they have dropped."""
-MAX_KEPT = 1024
-"""Places and reasons that are told apart; the others are counted together."""
-_ELSEWHERE = ("elsewhere", "too many different ones")
 _ALL = (1 << 64) - 1
 _DROPPED: Mapping[FlowKey, str] = {
     nxm.flow_key(Table.ADMISSION, RESERVED_PRIORITY, dl_dst=ANNOUNCEMENT_MAC): (
@@ -61,38 +54,10 @@ def why_not(frame: bytes, mac: bytes, key: bytes, epoch: int) -> Reason | None:
     return Reason.WRONG if claimed == epoch else Reason.EPOCH
 
 
-class Ignored:
-    """Counts by place and reason; the log gets one line for each of them in REPEAT_S."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str]] = Counter()
-        self._logged: dict[tuple[str, str], tuple[float, int]] = {}
-
-    @property
-    def total(self) -> int:
-        """How many there were."""
-        return self._counts.total()
-
-    def lines(self) -> Iterable[tuple[str, int]]:
-        """Return each kind in words, and how many there were, sorted."""
-        return sorted((f"{where}: {why}", count) for (where, why), count in self._counts.items())
-
-    def add(self, where: str, why: str, now: float, times: int = 1) -> None:
-        """Count, and log unless that has been done recently."""
-        kind = (where, why)
-        if kind not in self._counts and len(self._counts) >= MAX_KEPT:
-            kind = _ELSEWHERE
-        self._counts[kind] += times
-        when, count = self._logged.get(kind, (float("-inf"), 0))
-        if now - when >= REPEAT_S:
-            self._logged[kind] = (now, self._counts[kind])
-            log.warning("ignored at=%s why=%s times=%d", *kind, self._counts[kind] - count)
-
-
 class ReservedFrames:
     """What the switches have dropped because nobody may have the announcement's address; since we have seen them."""
 
-    def __init__(self, nodes: Mapping[str, Node], ignored: Ignored) -> None:
+    def __init__(self, nodes: Mapping[str, Node], ignored: Tally) -> None:
         self._nodes = nodes
         self._ignored = ignored
         self._next = 0.0

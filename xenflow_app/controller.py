@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from functools import partial
 
-from xenflow.errors import RemoteProtocolError
+from xenflow.errors import Fault, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.model import Bridge, Port, PortKind
+from xenflow.tally import Tally
 from xenflow.wire import (
     NODE_SCOPE,
     VERSION,
@@ -33,12 +35,13 @@ from xenflow.wire import (
     Problem,
     Progress,
     Query,
+    Refused,
     Role,
     Update,
     Welcome,
 )
 from xenflow_app import queries
-from xenflow_app.announcements import Ignored, ReservedFrames
+from xenflow_app.announcements import ReservedFrames
 from xenflow_app.arrivals import Arrivals
 from xenflow_app.datapath import Datapath
 from xenflow_app.discovery import Discovery
@@ -89,6 +92,7 @@ class Controller:
         self.fabric = Fabric(self.flows)
         self.discovery = Discovery(os.urandom(32), settings.probe_interval_s)
         self.refused: dict[str, int] = {}
+        self.doors: dict[str, Mapping[Fault, int]] = {}
         self.reactive = settings.mode is Mode.REACTIVE
         self._effects: list[Effect] = []
         self._peers: dict[int, Identity] = {}
@@ -99,7 +103,7 @@ class Controller:
         self._facts = Facts(self.nodes, self.fabric, self.homes, reactive, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
         self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self._tell)
-        self.ignored = Ignored()
+        self.ignored = Tally("ignored")
         self._reserved = ReservedFrames(self.nodes, self.ignored)
         self._arrivals = Arrivals(self.nodes, self.fabric, self.discovery, settings.limits, self._to_switch)
         self._now = 0.0
@@ -117,6 +121,10 @@ class Controller:
         return self._facts.networks
 
     # -- hosts -------------------------------------------------------------------------------------------------------
+
+    def watch_door(self, where: str, refused: Mapping[Fault, int]) -> None:
+        """Note a listener of the host's, with its counts of refused peers, which go on counting."""
+        self.doors[where] = refused
 
     def effects(self) -> list[Effect]:
         """Return what has to be done, in order."""
@@ -201,6 +209,8 @@ class Controller:
                 self._facts.close(node, message.scope, moved=message.moved)
             case Progress():
                 self.moves.progress(message)
+            case Refused():
+                node.turned_away = message.counts
             case Confirmed():
                 self._steps.confirmed(message.token)
             case _:

@@ -9,10 +9,11 @@ The core does no I/O and has no clock: `now` is in seconds of any steady clock.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from xenflow.errors import Fault
 from xenflow.identity import Identity
 from xenflow.wire import Hello, Message, Welcome
 from xenflow_app.openflow.values import Features, SwitchMessage
@@ -58,6 +59,9 @@ class Core(Protocol):
 
     What was opened without an error is closed exactly once, whoever ends it.
     """
+
+    def watch_door(self, where: str, refused: Mapping[Fault, int]) -> None:
+        """Note a listener of the host's, with its counts of refused peers, which go on counting."""
 
     def peer_opened(self, peer: int, identity: Identity, hello: Hello, now: float) -> Welcome:
         """Return the answer to a verified peer's Hello. Raises RemoteProtocolError to refuse it."""

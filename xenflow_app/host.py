@@ -14,7 +14,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -76,9 +76,14 @@ class Host:
         for address, own in ((settings.listen, credentials), (local, None)):
             listener = await serve(address, own, self._welcome, self._on_channel)
             self._listeners.append(listener)
+            self.watch_door(str(address), listener.refusals)
             watching = self._loop.create_task(listener.wait())
             watching.add_done_callback(self._check)
             self._watching.append(watching)
+
+    def watch_door(self, where: str, refused: Mapping[Fault, int]) -> None:
+        """Let operators see whom a listener refuses."""
+        self._core.watch_door(where, refused)
 
     async def close(self) -> None:
         """End all connections and stop."""

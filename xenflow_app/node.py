@@ -44,6 +44,7 @@ class Node:
         self.router_inboxes: dict[str, Inbox] = {}
         self.routers: dict[str, Router] = {}
         self.port_up: dict[int, bool] = {}
+        self.turned_away: dict[str, int] = {}
         self.learned: dict[tuple[int, int, bytes], Location] = {}
         self.acks: dict[str, int] = {}
         self.leaving: set[str] = set()

@@ -154,6 +154,8 @@ class PoxHost:
         credentials = settings.tls.credentials()
         terminator = Terminator(settings.openflow, credentials, self._pox_address, settings.limits.max_switches)
         await terminator.open()
+        assert self._host is not None  # see _serve
+        self._host.watch_door(str(settings.openflow), terminator.refusals.counts)
         self._terminator = terminator
 
     def _opened(self, connection: _Connection) -> None:

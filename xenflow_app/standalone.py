@@ -65,6 +65,7 @@ async def _serve(core: Core, settings: AppSettings) -> int:
     try:
         await host.listen(settings)
         await acceptor.open()
+        host.watch_door(str(settings.openflow), acceptor.refusals.counts)
         _log.info("ready listen=%s openflow=%s socket=%s", settings.listen, acceptor.address, settings.socket)
         await stop.wait()
     finally:

@@ -115,6 +115,7 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
     server = Server(settings.node, scope, database, connect_app, settings.ovs, book, settings.hypervisor.move)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
+    server.refused.doors[str(settings.listen)] = listener.refusals
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -37,6 +37,7 @@ from xenflow_server.definitions import Definitions
 from xenflow_server.inventory import Inventory
 from xenflow_server.node import NodeScope
 from xenflow_server.orders import Orders
+from xenflow_server.refused import EVERY_S, RefusedCounts
 from xenflow_server.settings import OvsTable
 from xenflow_server.uplink import Stream, Uplink
 from xenflow_server.view import BridgeView, Database
@@ -61,6 +62,7 @@ class Server:
     ) -> None:
         self.uplink = Uplink(self._connect, self._from_app)
         self.clients = Clients(node, self.uplink)
+        self.refused = RefusedCounts(self.clients.refused)
         self._connect_app = connect
         self._scope = scope
         self._database = database
@@ -82,8 +84,17 @@ class Server:
                 tasks.create_task(self._database.run(self._observe), name="ovsdb")
                 tasks.create_task(self.uplink.run(), name="uplink")
                 tasks.create_task(self._confirmer.run(), name="confirm")
+                tasks.create_task(self._tell_refused(), name="refused")
         finally:
             self._database.close()
+
+    async def _tell_refused(self) -> None:
+        """Let the app know what is refused here."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if self.uplink.connected and (news := self.refused.news(loop.time())) is not None:
+                self.uplink.say(news)
+            await asyncio.sleep(EVERY_S)
 
     def redefine(self, definitions: Definitions) -> None:
         """Take new definitions while running."""
@@ -103,6 +114,7 @@ class Server:
     async def _connect(self) -> Stream:
         stream = await self._connect_app()
         self._confirmer.forget()
+        self.refused.forget()
         return stream
 
     def _observe(self, view: BridgeView) -> None:

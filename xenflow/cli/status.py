@@ -24,7 +24,7 @@ def status(app: App, as_json: bool) -> None:
     _show_nodes(answer)
     _show_links(answer)
     _show_routers(answer)
-    for title, items in (("REFUSED", answer.refused), ("IGNORED", answer.ignored)):
+    for title, items in (("REFUSED", answer.refused), ("IGNORED", answer.ignored), ("TURNED AWAY", answer.turned_away)):
         if items:
             click.echo()
             print_table((title, "TIMES"), [(item.text, item.count) for item in items])

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from xenflow_app.node import Node
 
 
+MAX_TURNED_AWAY = 256
+"""Lines that one node may fill."""
+
+
 def status(controller: Controller) -> Status:
     """Return the state of the whole network."""
     nodes = [controller.nodes[name] for name in sorted(controller.nodes)]
@@ -29,7 +33,20 @@ def status(controller: Controller) -> Status:
         routers=sorted((brief for node in nodes for brief in _routers(node)), key=lambda brief: brief.name),
         refused=[Refusal(text, count) for text, count in sorted(controller.refused.items())],
         ignored=[Refusal(text, count) for text, count in controller.ignored.lines()],
+        turned_away=_turned_away(controller),
     )
+
+
+def _turned_away(controller: Controller) -> list[Refusal]:
+    found = [
+        Refusal(f"controller, {where}: {fault}", count)
+        for where, counts in controller.doors.items()
+        for fault, count in sorted(counts.items())
+    ]
+    for name, node in sorted(controller.nodes.items()):
+        kept = sorted(node.turned_away.items())[:MAX_TURNED_AWAY]
+        found += [Refusal(f"node {name}, {text}", count) for text, count in kept]
+    return found
 
 
 def _awaited(controller: Controller) -> list[str]:

@@ -12,14 +12,16 @@ from tests.unit.app.network import World, mac
 from tests.unit.app.test_moves import announce, answer, begin, carry, finish, machine, state, told, way, world
 from xenflow.announcement import Announcement, build
 from xenflow.answers import Status
+from xenflow.errors import Fault
 from xenflow.model import ANNOUNCEMENT_MAC
-from xenflow.wire import Announce
-from xenflow_app.announcements import MAX_KEPT, READ_S, REPEAT_S, Ignored, Reason, why_not
+from xenflow.wire import Announce, Refused
+from xenflow_app.announcements import READ_S, Reason, why_not
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.openflow.values import PacketIn
 from xenflow_app.pipeline import RESERVED_PRIORITY, Table
 from xenflow_app.queries import answer as ask
+from xenflow_app.queries.status import MAX_TURNED_AWAY
 
 OLD_EPOCH, OTHER_KEY = 5, bytes(32)
 VIF, SECOND_VIF = 301, 302
@@ -163,7 +165,7 @@ def test_what_switches_drop_is_read_and_counted_since_we_know_them(
     counters[to] = 500
     net.run(READ_S + 1)
     assert status(net).ignored[-1].count == 500
-    with caplog.at_level(logging.WARNING, "xenflow_app.announcements"):
+    with caplog.at_level(logging.WARNING, "xenflow.tally"):
         for _ in range(3):
             counters[to] += 1000
             counters[by] = counters.get(by, 0) + 10
@@ -181,27 +183,16 @@ def test_what_switches_drop_is_read_and_counted_since_we_know_them(
     }
 
 
-def test_the_log_names_each_place_once_a_minute_with_the_count_in_between(caplog: pytest.LogCaptureFixture) -> None:
-    ignored = Ignored()
-    for second in range(120):
-        for _ in range(100):
-            ignored.add("a:vif1", "x", float(second))
-        ignored.add("a:vif2", "x", float(second))
-    assert [record.getMessage() for record in caplog.records] == [
-        "ignored at=a:vif1 why=x times=1",
-        "ignored at=a:vif2 why=x times=1",
-        f"ignored at=a:vif1 why=x times={int(REPEAT_S) * 100}",
-        f"ignored at=a:vif2 why=x times={int(REPEAT_S)}",
-    ]
-    assert dict(ignored.lines()) == {"a:vif1: x": 12000, "a:vif2: x": 120}
-
-
-def test_what_is_remembered_is_bounded() -> None:
-    ignored = Ignored()
-    for number in range(3 * MAX_KEPT):
-        ignored.add(f"port {number}", "x", 0.0)
-    assert len(list(ignored.lines())) == MAX_KEPT + 1
-    assert ignored.total == 3 * MAX_KEPT
+def test_what_others_have_turned_away_is_shown(net: World) -> None:
+    peer = net.servers["c"].peer
+    assert peer is not None
+    net.controller.watch_door("ssl:app", {Fault.CERTIFICATE: 2})
+    net.controller.peer_message(peer, Refused({f"kind {number:04}": 1 for number in range(5000)}), net.now)
+    shown = status(net).turned_away
+    assert (shown[0].text, shown[0].count) == ("controller, ssl:app: certificate", 2)
+    assert (shown[1].text, len(shown)) == ("node c, kind 0000", 1 + MAX_TURNED_AWAY)
+    net.controller.peer_message(peer, Refused({"router r1: the announcement's MAC address": 9}), net.now)
+    assert [item.text for item in status(net).turned_away[1:]] == ["node c, router r1: the announcement's MAC address"]
 
 
 def test_an_announcement_counts_for_its_interface_key_and_epoch_only() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.app.test_openflow_connection import Switch, bring_up
+from xenflow.errors import Fault
 from xenflow.identity import Identity
 from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow.wire import Hello, Message, Welcome
@@ -141,6 +142,9 @@ class SlowCore:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self.seen: list[tuple[int, bytes]] = []
+
+    def watch_door(self, where: str, refused: Mapping[Fault, int]) -> None:
+        pass
 
     def switch_opened(self, switch: int, features: Features, node: str | None, now: float) -> None:
         pass

@@ -28,7 +28,7 @@ from xenflow.model import (
     pack_prefix,
 )
 from xenflow.replica import Inbox, Outbox
-from xenflow.wire import NODE_SCOPE, Ack, Begin, Close, End, Hello, Message, Problem, Role, Update
+from xenflow.wire import NODE_SCOPE, Ack, Begin, Close, End, Hello, Message, Problem, Refused, Role, Update
 from xenflow_server.book import Book
 from xenflow_server.definitions import Definitions, PortDefinition
 from xenflow_server.node import NodeScope
@@ -206,6 +206,8 @@ def test_installed_comes_back_to_the_client() -> None:
         await client.report(Neighbor(5, bytes([10, 0, 0, 9]), b"\xaa" * 6))
         assert await client.hear() == Problem("r1", "refused: the announcement's MAC address")
         assert await client.hear() == Ack("r1", client.outbox.last_seq)
+        told = Refused({"router r1: the announcement's MAC address": 1})
+        await world.app.until(lambda: told in world.app.log)
 
     tell(story)
 
