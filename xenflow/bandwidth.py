@@ -48,7 +48,7 @@ def rate_text(rate: float) -> str:
 class Match(msgspec.Struct, frozen=True, array_like=True):
     """Packets that have all of this: DSCP (-1: any), IP protocol (-1: any), prefixes (empty: any), port ranges.
 
-    `sources` and `destinations` are prefixes (packed, with length); a range is (first, last), of TCP, UDP or SCTP.
+    `sources` and `destinations` are prefixes (packed, with length); a range is (first, last), of TCP or UDP.
     """
 
     dscp: int = -1

@@ -7,7 +7,7 @@ meaning is checked by who uses it.
 Streams. A sender keeps its facts in scopes: a client has one (its router's name), a server has one for itself (`NODE`)
 and one for each router that it hosts. For a scope it sends `Begin`, the facts in `Update`s, `End`; from then on
 `Update`s with what changed. The receiver drops, at `End`, what it knew of the scope and has not seen since `Begin`.
-`Close` ends a scope: it is gone for good. `Ack` says that everything up to `seq` is *installed* in the switches.
+`Close` ends a scope: it is gone for good. The app has one scope for each server (`QUEUES_SCOPE`). `Ack` says that everything up to `seq` is *installed* in the switches.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from xenflow.model import Fact, Machine
 VERSION = 1
 NODE_SCOPE = ""
 """The scope of a server's own facts: bridge, ports, networks, machines."""
+QUEUES_SCOPE = "queues"
+"""The scope in which the app tells a node's server, and that its qos-controller, what queues the ports are to have."""
 MAX_FRAME_BYTES = 1 << 20
 CHUNK_FACTS = 2000
 """Facts in one `Update` at the most; keeps a frame far below MAX_FRAME_BYTES."""

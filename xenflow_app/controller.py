@@ -19,10 +19,11 @@ from functools import partial
 
 from xenflow.errors import Fault, RemoteProtocolError
 from xenflow.identity import Identity
-from xenflow.model import Bridge, Port, PortKind
+from xenflow.model import Bridge, Machine, Network, Port, PortKind
 from xenflow.tally import Tally
 from xenflow.wire import (
     NODE_SCOPE,
+    QUEUES_SCOPE,
     VERSION,
     Ack,
     Answer,
@@ -65,6 +66,7 @@ from xenflow_app.openflow.values import (
     PortStatus,
     SwitchMessage,
 )
+from xenflow_app.queues import Queues
 from xenflow_app.settings import AppSettings, Mode
 from xenflow_app.steps import Steps
 from xenflow_app.topology import End as TrunkEnd
@@ -102,6 +104,7 @@ class Controller:
         reactive = settings.reactive if self.reactive else None
         self._facts = Facts(self.nodes, self.fabric, self.homes, reactive, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
+        self.queues = Queues(self.nodes, self.fabric, self.homes, self._facts.networks, self._tell, self._problem)
         self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self._tell)
         self.ignored = Tally("ignored")
         self._reserved = ReservedFrames(self.nodes, self.ignored)
@@ -169,6 +172,7 @@ class Controller:
             node.inbox.suspend()
             for inbox in node.router_inboxes.values():
                 inbox.suspend()
+            self.queues.server_back(node)
             log.info("server connected node=%s", node.name)
         elif identity.role is not Role.OPERATOR:
             raise RemoteProtocolError(f"a {identity.role} has no business here")
@@ -209,6 +213,8 @@ class Controller:
                 self._facts.close(node, message.scope, moved=message.moved)
             case Progress():
                 self.moves.progress(message)
+            case Ack() if message.scope == QUEUES_SCOPE:
+                self.queues.acknowledged(node, message.seq)
             case Refused():
                 node.turned_away = message.counts
             case Confirmed():
@@ -326,6 +332,8 @@ class Controller:
         kinds = self._facts.of_node(node, message)
         if Bridge.KIND in kinds:
             self._check_bridge(node)
+        if kinds & {Machine.KIND, Network.KIND, Port.KIND}:
+            self.queues.changed()
         if Port.KIND in kinds:
             self._watch_trunks(node)
 
@@ -373,6 +381,7 @@ class Controller:
         for name in self.moves.under_way:
             self.homes.plan(name)
         self._steps.advance(self._now)
+        self.queues.advance()
         for node in self.nodes.values():
             if node.flows.held and self.fabric.settled:
                 self._facts.release(node)

@@ -73,6 +73,8 @@ class Fabric:
         self.links: frozenset[Edge] = frozenset()
         self.graph = Graph()
         self.step = 0
+        self.revision = 0
+        """Grows whenever members, trees or ways change."""
         self._awaiting: set[str] = set()
         self._nodes = nodes
         self._networks: dict[int, _Network] = {}
@@ -96,6 +98,7 @@ class Fabric:
         network.members.setdefault(node, set()).add(member)
         self._dirty_networks.add(vid)
         self._stale_trees.add(vid)
+        self.revision += 1
         if member.wire is not None:
             self._dirty_macs |= {where for where in self._where if where[0] == vid}
 
@@ -108,6 +111,7 @@ class Fabric:
                 del network.members[node]
             self._dirty_networks.add(vid)
             self._stale_trees.add(vid)
+            self.revision += 1
 
     def locate(self, vid: int, mac: bytes, location: Location, *, hold: bool = False) -> None:
         """The MAC is there, and nowhere else. With `hold`, only the new node knows until `release`."""
@@ -303,6 +307,7 @@ class Fabric:
                 self._dirty_networks.add(vid)
             if after == target:
                 self._stale_trees.discard(vid)
+            self.revision += after != network.tree
             network.tree = after
         return touched
 
@@ -323,6 +328,7 @@ class Fabric:
                 touched |= changed
                 self._dirty_macs |= self._at[target]
             self._stale_paths |= after != wanted
+            self.revision += bool(changed)
             self._paths[target] = after
         return touched
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from xenflow.model import Key, Machine, MachineKind, Network
 from xenflow.replica import Change, Inbox
 from xenflow.wire import NODE_SCOPE, Begin, End, Update
-from xenflow_app import pipeline
+from xenflow_app import classes, pipeline
 from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import FABRIC, Owner
 from xenflow_app.homes import Homes
@@ -68,7 +68,8 @@ class Facts:
                 return kinds
             node.known = True
             log.info("node in sync node=%s ports=%d machines=%d", node.name, len(node.ports), len(node.machines))
-            node.flows.want_group((FABRIC, "static"), pipeline.static(reactive=self._reactive is not None))
+            static = pipeline.static(reactive=self._reactive is not None) | classes.static()
+            node.flows.want_group((FABRIC, "static"), static)
             changed = list(node.inbox.facts)
         self._plan_changed(node, changed)
         if isinstance(message, End):

@@ -24,24 +24,39 @@ class Homes:
     def __init__(self, nodes: Mapping[str, Node], fabric: Fabric) -> None:
         self._nodes = nodes
         self._fabric = fabric
+        self.revision = 0
+        """Grows whenever a router's places change."""
         self._home: dict[str, str] = {}
         self._routing: dict[str, set[str]] = {}
         self._arriving: set[str] = set()
+        self._expected: dict[str, set[str]] = {}
 
     def home(self, name: str) -> str | None:
         """Return the node where the router's addresses are."""
         return self._home.get(name)
 
+    def places(self, name: str) -> frozenset[str]:
+        """Return the nodes that route for the router, or are about to."""
+        return frozenset(self._routing.get(name, set()) | self._expected.get(name, set()))
+
+    def expect(self, name: str, node: str) -> None:
+        """The router is about to come to a node: what it hired is to be there when it does."""
+        self._expected.setdefault(name, set()).add(node)
+        self.revision += 1
+
     def settle_in(self, name: str, node: str) -> None:
         """The router appears on a node; that is its home if it has none."""
         if name not in self._home:
+            self.revision += 1
             self._home[name] = node
             self._routing[name] = {node}
 
     def route_also(self, name: str, node: str) -> None:
         """Another node, which has the VM now, routes for it too; it gets the addresses when it `arrive`s there."""
+        self.revision += 1
         self._home[name] = node
         self._routing.setdefault(name, set()).add(node)
+        self._expected.pop(name, None)
         self._arriving.add(name)
         self.plan(name)
 
@@ -67,7 +82,9 @@ class Homes:
 
     def leave(self, name: str, node: str, *, back_to: str | None = None) -> None:
         """The node routes for it no more; `back_to` becomes its home if the node was."""
+        self.revision += 1
         self._routing.get(name, set()).discard(node)
+        self._expected.get(name, set()).discard(node)
         if self._home.get(name) == node:
             self._arriving.discard(name)
             if back_to is None:

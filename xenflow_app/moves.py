@@ -292,6 +292,7 @@ class Moves:
         match action:
             case Action.INSTALL:
                 self._facts.prepare(target, source, name)
+                self._homes.expect(name, target.name)
                 self._steps.when_followed(target, partial(move.truths.add, Event.INSTALLED))
             case Action.START:
                 if not self._send(source, Move(move.number, name, target.name)):

@@ -9,7 +9,8 @@ one change replans one key. Nothing here keeps state.
                               +-> egress -> gate -> flood
 
 Registers: 0 VLAN id of the network that the packet is in, 1 number of the router's interface it came to, 2 router id,
-3 next hop id, 4 number of the interface it leaves by, 5 "too big" (one bit), 6 ECMP group id.
+3 next hop id, 4 number of the interface it leaves by, 5 "too big" (one bit), 6 ECMP group id, 7 "from an edge" (one
+bit).
 """
 
 from __future__ import annotations
@@ -47,8 +48,9 @@ BUCKETS = 16
 NO_PORT = 0
 """The input port of a packet that was routed on this node: no port, so that it may leave by any."""
 
-NETWORK, INTERFACE, ROUTER, HOP, LEAVES_BY, _SIZE, GROUP = (whole(register) for register in fields.REGISTERS[:7])
+NETWORK, INTERFACE, ROUTER, HOP, LEAVES_BY, _SIZE, GROUP, _EDGE = (whole(register) for register in fields.REGISTERS)
 TOO_BIG = Subfield(_SIZE.header, 0, 1)
+FROM_EDGE = Subfield(_EDGE.header, 0, 1)
 
 
 class Table(IntEnum):
@@ -57,6 +59,7 @@ class Table(IntEnum):
     ADMISSION = 0
     LEARN = 5
     LEARN_LIMIT = 6
+    CLASS = 9
     LINK = 10
     LOCAL = 20
     MACHINE = 25
@@ -67,6 +70,7 @@ class Table(IntEnum):
     BUCKET = 36
     NEIGHBOR = 40
     REWRITE = 45
+    QUEUE = 48
     EGRESS = 50
     GATE = 59
     FLOOD = 60
@@ -88,6 +92,8 @@ class Kind(IntEnum):
     EXACT = 11
     LIMIT = 12
     WILDCARD = 13
+    CLASS = 15
+    QUEUE = 16
 
 
 class Sheet:
@@ -136,12 +142,12 @@ def static(*, reactive: bool) -> Flows:
     sheet.add(admission, 0, _DROP)
     sheet.add(Table.LEARN, 0, goto(Table.LEARN_LIMIT) + goto(Table.LINK))
     sheet.add(Table.LEARN_LIMIT, 0, _learn_limit())
-    sheet.add(Table.LINK, 10, goto(Table.GATE), dl_dst=group_bit)
-    sheet.add(Table.LINK, 0, goto(Table.EGRESS))
+    sheet.add(Table.LINK, 0, goto(Table.QUEUE))
     _static_local(sheet, Table.EXACT if reactive else Table.FIB)
     for table in (Table.FIB, Table.ONLINK, Table.ECMP, Table.BUCKET, Table.NEIGHBOR):
         sheet.add(table, 0, _TO_MACHINE)
     sheet.add(Table.REWRITE, 200, _TO_MACHINE, reg5=(1, 1))
+    sheet.add(Table.QUEUE, 0, goto(Table.EGRESS))
     sheet.add(Table.EGRESS, 0, goto(Table.GATE))
     if reactive:
         sheet.add(Table.EXACT, 0, actions.controller(reason=actions.Reason.NO_MATCH))
@@ -442,7 +448,7 @@ def neighbor(router: int, hop: int, to: Adjacency) -> Flows:
         + actions.dec_ttl()
         + actions.load(NETWORK, to.vid)
         + _CLEAR
-        + goto(Table.LINK)
+        + goto(Table.CLASS)
     )
     sheet.add(Table.REWRITE, 100, rewrite, reg2=router, reg3=hop)
     fits = actions.check_pkt_larger(to.mtu + 18, TOO_BIG) + goto(Table.REWRITE)
@@ -452,7 +458,7 @@ def neighbor(router: int, hop: int, to: Adjacency) -> Flows:
     return sheet.flows
 
 
-_CLEAR = b"".join(actions.load(register, 0) for register in (INTERFACE, ROUTER, HOP, LEAVES_BY, _SIZE, GROUP))
+_CLEAR = b"".join(actions.load(register, 0) for register in (INTERFACE, ROUTER, HOP, LEAVES_BY, _SIZE, GROUP, _EDGE))
 _CLEAR += actions.load(whole(fields.IN_PORT), NO_PORT)
 
 

@@ -25,9 +25,8 @@ PROTOCOLS = {
     "gre": socket.IPPROTO_GRE,
     "esp": socket.IPPROTO_ESP,
     "icmp6": socket.IPPROTO_ICMPV6,
-    "sctp": socket.IPPROTO_SCTP,
 }
-WITH_PORTS = frozenset({PROTOCOLS["tcp"], PROTOCOLS["udp"], PROTOCOLS["sctp"]})
+WITH_PORTS = frozenset({PROTOCOLS["tcp"], PROTOCOLS["udp"]})
 RESERVED = frozenset({"default", "control"})
 """Names of the classes that every router has."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,30}")
@@ -97,7 +96,7 @@ class Hires:
         source_ports = self._ports(where, "source_ports", table.source_ports)
         destination_ports = self._ports(where, "destination_ports", table.destination_ports)
         if (source_ports or destination_ports) and protocol not in WITH_PORTS:
-            self._complain(where, "ports need a protocol that has them: tcp, udp or sctp", table.protocol)
+            self._complain(where, "ports need a protocol that has them: tcp or udp", table.protocol)
         source = self._prefix(where, "source", table.source)
         destination = self._prefix(where, "destination", table.destination)
         if source and destination and len(source) != len(destination):

@@ -38,7 +38,8 @@ def take(definitions: Definitions, view: BridgeView, running: frozenset[bytes]) 
     facts: list[Fact] = []
     if view.exists and view.dpid:
         facts.append(Bridge(view.name, view.dpid, view.datapath_type))
-    facts.extend(Network(name, vid) for name, vid in definitions.networks.items())
+    rates = definitions.rates
+    facts.extend(Network(name, vid, rates.get(name, 0)) for name, vid in definitions.networks.items())
     facts.extend(machines.values())
     taken: dict[bytes, str] = {}
     for port in sorted(view.ports, key=_preference):
@@ -59,9 +60,10 @@ def _port(definitions: Definitions, vifs: Mapping[bytes, tuple[str, int]], port:
     definition = definitions.ports.get(port.name)
     if definition is not None:
         kind = PortKind.TRUNK if definition.trunk else PortKind.ACCESS
+        capacity = definition.capacity or port.link_speed
         if not definition.trunk:
-            return Port(port.name, port.number, kind, attachments=definition.attachments)
-        return Port(port.name, port.number, kind, alive=port.alive, drained=port.drained)
+            return Port(port.name, port.number, kind, attachments=definition.attachments, capacity=capacity)
+        return Port(port.name, port.number, kind, alive=port.alive, drained=port.drained, capacity=capacity)
     owner = vifs.get(port.attached_mac)
     if owner is None:
         return None

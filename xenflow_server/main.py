@@ -111,9 +111,13 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     async def connect_app() -> Channel:
         return await connect(settings.app, credentials, hello, expect_controller)
 
+    async def connect_qos() -> Channel:
+        return await connect(settings.qos, None, Hello(VERSION, Role.OPERATOR, settings.node), lambda _: None)
+
     scope = NodeScope(book.definitions, settings.limits.max_routes)
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
-    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, settings.hypervisor.move)
+    move = settings.hypervisor.move
+    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
     server.refused.doors[str(settings.listen)] = listener.refusals
     stop = asyncio.Event()

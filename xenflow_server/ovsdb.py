@@ -30,6 +30,7 @@ TABLES: Final = {
         "bfd": MAP,
         "bfd_status": MAP,
         "link_state": OPTIONAL_TEXT,
+        "link_speed": {"type": {"key": "integer", "min": 0, "max": 1}},
         "error": OPTIONAL_TEXT,
     },
 }
@@ -128,6 +129,7 @@ def _port(row: Any) -> PortView:
         dict(row.bfd_status),
         row.link_state[0] if row.link_state else "",
         row.error[0] if row.error else "",
+        row.link_speed[0] if row.link_speed else 0,
     )
 
 

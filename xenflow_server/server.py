@@ -6,6 +6,7 @@ OVSDB -> view -> NodeScope -> Uplink -> app -> Ack, Problem -> Clients -> client
                   Clients -> Relay <- clients (TLS)
                                          +-> Define, Undefine, Move, CancelMove, Drain -> Orders -> Progress -> Uplink
                                          +-> Announce, Announced -> Clients -> client
+                                         +-> plan of queues, Query -> Shaping -> qos-controller -> Ack, Answer -> Uplink
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from xenflow.wire import (
     Ack,
     Announce,
     Announced,
+    Begin,
     CancelMove,
     Confirm,
     Confirmed,
     Define,
     Drain,
+    End,
     Message,
     Move,
     Problem,
     Progress,
+    Query,
     Undefine,
+    Update,
 )
 from xenflow_server.book import Book
 from xenflow_server.clients import Clients
@@ -39,6 +44,7 @@ from xenflow_server.node import NodeScope
 from xenflow_server.orders import Orders
 from xenflow_server.refused import EVERY_S, RefusedCounts
 from xenflow_server.settings import OvsTable
+from xenflow_server.shaping import Shaping
 from xenflow_server.uplink import Stream, Uplink
 from xenflow_server.view import BridgeView, Database
 
@@ -59,7 +65,9 @@ class Server:
         ovs: OvsTable,
         book: Book,
         move: Sequence[str] = (),
+        connect_qos: Callable[[], Awaitable[Stream]] | None = None,
     ) -> None:
+        """`connect` leads to the app, `connect_qos` to the node's qos-controller, if it has one."""
         self.uplink = Uplink(self._connect, self._from_app)
         self.clients = Clients(node, self.uplink)
         self.refused = RefusedCounts(self.clients.refused)
@@ -67,6 +75,7 @@ class Server:
         self._scope = scope
         self._database = database
         self._confirmer = Confirmer(ovs.rundir, ovs.bridge, lambda token: self.uplink.say(Confirmed(token)))
+        self._shaping = None if connect_qos is None else Shaping(node, connect_qos, self.uplink.say)
         self._orders = Orders(
             node,
             book,
@@ -84,6 +93,8 @@ class Server:
                 tasks.create_task(self._database.run(self._observe), name="ovsdb")
                 tasks.create_task(self.uplink.run(), name="uplink")
                 tasks.create_task(self._confirmer.run(), name="confirm")
+                if self._shaping is not None:
+                    tasks.create_task(self._shaping.uplink.run(), name="qos")
                 tasks.create_task(self._tell_refused(), name="refused")
         finally:
             self._database.close()
@@ -114,6 +125,8 @@ class Server:
     async def _connect(self) -> Stream:
         stream = await self._connect_app()
         self._confirmer.forget()
+        if self._shaping is not None:
+            self._shaping.app_away()
         self.refused.forget()
         return stream
 
@@ -154,3 +167,5 @@ class Server:
                 self._orders.take(message)
             case Announce() | Announced():
                 self.clients.announce(message)
+            case Begin() | Update() | End() | Query() if self._shaping is not None:
+                self._shaping.take_in(message)

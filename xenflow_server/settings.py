@@ -58,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ovs: OvsTable = OvsTable()
     definitions: Path = Path("/etc/xenflow/definitions.d")
     state: Path = Path("/var/lib/xenflow")
+    qos: Address = Address(Scheme.UNIX, path="/run/xenflow/qos.sock")
     hypervisor: HypervisorTable = HypervisorTable()
     limits: LimitsTable = LimitsTable()
 
@@ -66,3 +67,5 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for key, address in (("app", self.app), ("listen", self.listen)):
             if address.scheme is not Scheme.SSL:
                 yield key, "must be ssl:HOST:PORT: this connection is always protected"
+        if self.qos.scheme is not Scheme.UNIX:
+            yield "qos", "must be unix:PATH: the qos-controller is on this machine"

@@ -45,7 +45,7 @@ class InterfaceTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class MatchTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of a class's ``match = [{...}]``: packets that have all of it.
 
-    `protocol` is a name (tcp, udp, icmp, icmp6, sctp, gre, esp) or a number; ports are ``"5060"`` or ``"5004-5100"``.
+    `protocol` is a name (tcp, udp, icmp, icmp6, gre, esp) or a number; ports are ``"5060"`` or ``"5004-5100"``.
     """
 
     dscp: int = -1

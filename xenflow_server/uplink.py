@@ -1,4 +1,4 @@
-"""Adapter: the server's connection to the app. Sends what the scopes have, as soon as there is something.
+"""Adapter: the server's connection to the app, or to the qos-controller: sends what the scopes have, at once.
 
 Place in the flow: scopes (node, routers) -> uplink -> app; Ack, Confirm and Problem come back. It decides nothing.
 
@@ -19,7 +19,7 @@ from xenflow.errors import ConfigError, RemoteProtocolError
 from xenflow.wire import NODE_SCOPE, Close, Message
 
 log = logging.getLogger(__name__)
-CLOSED = "closed by the app"
+CLOSED = "closed by the other side"
 MAX_KEPT = 256
 """Single messages that wait for the app; then the oldest go."""
 
@@ -61,7 +61,11 @@ class Stream(Protocol):
 class Uplink:
     """Keeps a connection to the app, and its scopes equal to the sources."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Stream]], on_message: Callable[[Message], None]) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[Stream]], on_message: Callable[[Message], None], peer: str = "app"
+    ) -> None:
+        """`peer` is whom it leads to, for people to read."""
+        self._peer = peer
         self._connect = connect
         self._on_message = on_message
         self._sources: dict[str, Source] = {}
@@ -123,7 +127,7 @@ class Uplink:
                 self._complain(str(error) or type(error).__name__)
                 await asyncio.sleep(self._backoff.next())
                 continue
-            log.info("app from=away to=connected")
+            log.info("%s from=away to=connected", self._peer)
             self._complaint = ""
             try:
                 await self._serve(stream)
@@ -140,7 +144,7 @@ class Uplink:
                 await self._flush(stream)
                 await stream.close(reason)
             except (OSError, RemoteProtocolError) as error:
-                log.info("app went away during shutdown: %s", error)
+                log.info("%s went away during shutdown: %s", self._peer, error)
 
     async def _serve(self, stream: Stream) -> None:
         self._stream = stream
@@ -217,5 +221,5 @@ class Uplink:
 
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:
-            log.warning("app to=away: %s; trying again until it answers", reason)
+            log.warning("%s to=away: %s; trying again until it answers", self._peer, reason)
             self._complaint = reason

@@ -37,7 +37,7 @@ _STARTED_ANEW = {"diagnostic": "Neighbor Signaled Session Down", "remote_diagnos
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PortView:
-    """One interface of the bridge. `number` is its OpenFlow port, 0 while it has none."""
+    """One interface of the bridge. `number` is its OpenFlow port, 0 while it has none; `link_speed` is in bit/s."""
 
     name: str
     number: int = 0
@@ -46,6 +46,7 @@ class PortView:
     bfd_status: Mapping[str, str] = dataclasses.field(default_factory=dict)
     link_state: str = ""
     error: str = ""
+    link_speed: int = 0
 
     @property
     def attached_mac(self) -> bytes:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
+from xenflow.bandwidth import CONTROL_CLASS
 from xenflow.model import mac_text
 from xenflow_app import pipeline
 from xenflow_app.openflow import fields, nxm
 from xenflow_app.pipeline import Table
 from xenflow_app.queries.names import Names
-from xenflow_app.rules import CheckLarger, Multipath, Output, Rule, SetMac, SetVid, StripVlan
+from xenflow_app.rules import CheckLarger, Multipath, Output, Rule, SetMac, SetPcp, SetQueue, SetVid, StripVlan
 
 _ADMISSION_STATIC = {
     65000: "frames with the announcement's MAC address: dropped",
@@ -24,6 +25,7 @@ _ADMISSION_STATIC = {
 _FAMILIES = {nxm.ETH_ARP: "ARP", nxm.ETH_IP: "IPv4", nxm.ETH_IPV6: "IPv6"}
 _ND = {133: "router solicitations", 134: "router advertisements", 135: "neighbor solicitations"}
 _ND |= {136: "neighbor advertisements", 137: "redirects", 143: "multicast listener reports"}
+_SOURCES, _DESTINATIONS = (fields.TCP_SRC, fields.UDP_SRC), (fields.TCP_DST, fields.UDP_DST)
 _PROTOCOLS = {pipeline.IGMP: "IGMP", pipeline.RSVP: "RSVP", nxm.ICMP6: "MLD", nxm.UDP: "UDP"}
 
 
@@ -100,7 +102,7 @@ def _learn_limit(_names: Names, rule: Rule) -> str:
 def _link(names: Names, rule: Rule) -> str:
     vid = rule.number(fields.REG0)
     if vid is None:
-        return "broadcast and multicast: flood" if rule.priority else "everything else: switch by MAC address"
+        return "everything else: switch by MAC address, group addresses flood"
     router = rule.loads(pipeline.ROUTER) or 0
     link = names.link(router, rule.loads(pipeline.INTERFACE) or 0)
     return f"frames to {names.router_name(router)}, {link}: route"
@@ -221,10 +223,52 @@ def _rewrite(names: Names, rule: Rule) -> str:
     return f"{names.router_name(router)}: {hop}: TTL - 1, to {names.who(vid, mac)} in {names.network(vid)}"
 
 
+def _class(names: Names, rule: Rule) -> str:
+    number = next((item.pcp for item in rule.actions if isinstance(item, SetPcp)), 0)
+    mac = rule.packed(fields.ETH_SRC)
+    if number == CONTROL_CLASS and not mac:
+        return f"{_traffic(rule)} from an edge: control traffic, priority {number}"
+    if not mac:
+        return "all else: the default class, priority 0"
+    return f"{names.who(rule.number(fields.REG0) or 0, mac)}: {_traffic(rule)}: class {number}"
+
+
+def _traffic(rule: Rule) -> str:
+    """Return which packets a flow of a class is about."""
+    family, protocol = rule.number(fields.ETH_TYPE) or 0, rule.number(fields.IP_PROTO)
+    words = [_FAMILIES.get(family, "frames without an EtherType")]
+    kind, tos = rule.number(fields.ICMP6_TYPE), rule.number(fields.IP_TOS)
+    if kind is not None:
+        words = [_ND.get(kind, "MLD")]
+    elif protocol is not None:
+        words.append(f"protocol {protocol}")
+    if tos is not None:
+        words.append(f"DSCP {tos >> 2}")
+    for name, family_fields in (("from", (fields.IP_SRC, fields.IPV6_SRC)), ("to", (fields.IP_DST, fields.IPV6_DST))):
+        if found := prefix(rule, *family_fields):
+            words.append(f"{name} {found}")
+    for name, headers in (("source", _SOURCES), ("destination", _DESTINATIONS)):
+        for value, mask in (rule.matched[header] for header in headers if header in rule.matched):
+            last = value + 0xFFFF - mask
+            words.append(f"{name} port {value}" if last == value else f"{name} ports {value}-{last}")
+    return " ".join(words)
+
+
+def _queue(names: Names, rule: Rule) -> str:
+    queue = next((item.queue for item in rule.actions if isinstance(item, SetQueue)), None)
+    if queue is None:
+        return "whoever has not hired anything: no queue"
+    vid, mac = rule.number(fields.REG0) or 0, rule.packed(fields.ETH_SRC)
+    tci = rule.matched.get(fields.VLAN_TCI)
+    which = "" if tci is None else f" of priority {tci[0] >> 13}"
+    who = f"{names.who(vid, mac)} in {names.network(vid)}" if mac else f"anyone in {names.network(vid)}"
+    return f"frames{which} from {who}: queue {queue}"
+
+
 def _egress(names: Names, rule: Rule) -> str:
     vid = rule.number(fields.REG0)
     if vid is None:
-        return "a MAC address that is not known: flood"
+        return "a MAC address that is not known, or a group's: flood"
     who = names.who(vid, rule.packed(fields.ETH_DST))
     return f"{who} in {names.network(vid)}: out of {_outputs(names, rule)}"
 
@@ -256,6 +300,7 @@ _TABLES: dict[Table, Callable[[Names, Rule], str]] = {
     Table.ADMISSION: _admission,
     Table.LEARN: _learn,
     Table.LEARN_LIMIT: _learn_limit,
+    Table.CLASS: _class,
     Table.LINK: _link,
     Table.LOCAL: _local,
     Table.MACHINE: _machine,
@@ -266,6 +311,7 @@ _TABLES: dict[Table, Callable[[Names, Rule], str]] = {
     Table.BUCKET: _bucket,
     Table.NEIGHBOR: _neighbor,
     Table.REWRITE: _rewrite,
+    Table.QUEUE: _queue,
     Table.EGRESS: _egress,
     Table.GATE: _gate,
     Table.FLOOD: _flood,

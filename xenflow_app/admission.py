@@ -1,0 +1,111 @@
+"""Who is sure of what it hired, link by link (pure).
+
+Place in the flow: owners and their ports -> *admitted, refused, broken promises* -> Queues, operators.
+
+Who is admitted stays so: neither a new owner nor a link that fails takes it away. An owner is admitted when what it
+hired fits on every port that its frames leave by. Where the ways of admitted owners come to more than a link carries,
+after a failure, the promise is broken, and that is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+from xenflow.bandwidth import rate_text
+from xenflow_app.hires import Hire, Place
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A promise that a link cannot keep: what was hired there, and what it carries (bit/s)."""
+
+    place: Place
+    hired: int
+    capacity: int
+
+
+class Admission:
+    """See the module. `admitted` and `refused` (with the reason) are keys of owners, `hired` is bit/s by port."""
+
+    def __init__(self) -> None:
+        self.admitted: set[str] = set()
+        self.refused: dict[str, str] = {}
+        self.broken: tuple[Broken, ...] = ()
+        self.hired: dict[Place, int] = {}
+
+    def update(
+        self,
+        owners: Iterable[Hire],
+        places: Mapping[str, Set[Place]],
+        capacities: Mapping[Place, int],
+        first: Set[int] = frozenset(),
+    ) -> dict[str, str]:
+        """Let in who fits; return who is refused now and was not before, with the reason.
+
+        `places` has the ports of each owner by key, `capacities` those that are known. Of those who are new, owners
+        in `first` come first.
+        """
+        hiring = {hire.key: hire for hire in owners if hire.rate}
+        self.admitted &= hiring.keys()
+        self.hired = {}
+        for key in sorted(self.admitted):
+            self._add(hiring[key], places[key])
+        refused: dict[str, str] = {}
+        for hire in sorted(hiring.values(), key=lambda item: (item.owner not in first, item.key)):
+            if hire.key in self.admitted:
+                continue
+            reason = self.no_room(hire, places[hire.key], capacities)
+            if reason:
+                refused[hire.key] = reason
+            else:
+                self.admitted.add(hire.key)
+                self._add(hire, places[hire.key])
+        new = {key: reason for key, reason in refused.items() if key not in self.refused}
+        self.refused = refused
+        for key, reason in new.items():
+            log.error("not admitted %s: %s", key, reason)
+        self._note_broken(capacities)
+        return new
+
+    def no_room(self, hire: Hire, places: Iterable[Place], capacities: Mapping[Place, int]) -> str:
+        """Return why the owner's rate does not fit these ports beside what is hired; empty if it does."""
+        for place in sorted(places):
+            room, taken = capacities.get(place, 0), self.hired.get(place, 0)
+            if room and taken + hire.rate > room:
+                node, port = place
+                return (
+                    f"{rate_text(hire.rate)} do not fit link {node}:{port}:"
+                    f" {rate_text(taken)} of {rate_text(room)} are hired already"
+                )
+        return ""
+
+    def without(self, hire: Hire, places: Iterable[Place]) -> Admission:
+        """Return a copy in which the owner hires nothing on its ports."""
+        other = Admission()
+        other.hired = dict(self.hired)
+        for place in places:
+            other.hired[place] = other.hired.get(place, hire.rate) - hire.rate
+        return other
+
+    def _add(self, hire: Hire, places: Iterable[Place]) -> None:
+        for place in places:
+            self.hired[place] = self.hired.get(place, 0) + hire.rate
+
+    def _note_broken(self, capacities: Mapping[Place, int]) -> None:
+        broken = tuple(
+            Broken(place, hired, room)
+            for place, hired in sorted(self.hired.items())
+            if (room := capacities.get(place, 0)) and hired > room
+        )
+        for item in broken:
+            if item not in self.broken:
+                said = f"{rate_text(item.hired)} are hired, it carries {rate_text(item.capacity)}"
+                log.error("promise broken link=%s:%s: %s", *item.place, said)
+        for item in self.broken:
+            if item.place not in {other.place for other in broken}:
+                log.info("promise kept again link=%s:%s", *item.place)
+        self.broken = broken

@@ -1,0 +1,104 @@
+"""The queues of one owner: as a port has them, and as flows (pure).
+
+Place in the flow: owner, admitted or not -> *queues and flows* -> Queues.
+
+Who is not admitted has the queue of its control traffic, and no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from xenflow.bandwidth import CONTROL_CLASS, DEFAULT_CLASS, Match, Queue, Selector
+from xenflow_app import classes, pipeline
+from xenflow_app.hires import Hire
+
+CONTROL_RATE = 128_000
+"""What an owner's control traffic is sure of on each link, in bit/s: some hundred small packets a second."""
+MIN_RATE = 8_000
+"""What is left for a router's default class at least, in bit/s."""
+MAX_SLOT = 4094
+"""So many owners can have queues; the other half of HTB's minor numbers is left to who makes the classes."""
+
+Wires = Callable[[int], list[int]]
+"""Takes a network's VLAN id, returns those under which its frames leave a port: 0 untagged, empty if they do not."""
+
+
+class Slots:
+    """A number for each owner, a digest of its key; of two with one digest the later one takes the next."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, int] = {}
+        self._taken: set[int] = set()
+
+    def of(self, key: str) -> int:
+        """Return the owner's slot. Raises OverflowError if there are too many owners."""
+        slot = self._slots.get(key)
+        if slot is None:
+            if len(self._taken) >= MAX_SLOT:
+                raise OverflowError(f"more than {MAX_SLOT} owners of queues")
+            slot = int.from_bytes(hashlib.blake2s(key.encode(), digest_size=4).digest(), "big") % MAX_SLOT + 1
+            while slot in self._taken:
+                slot = slot % MAX_SLOT + 1
+            self._slots[key] = slot
+            self._taken.add(slot)
+        return slot
+
+    def keep(self, keys: set[str]) -> None:
+        """Forget all other owners."""
+        for key in self._slots.keys() - keys:
+            self._taken.discard(self._slots.pop(key))
+
+
+def queues(hire: Hire, slot: int, wires: Wires, *, admitted: bool) -> list[Queue]:
+    """Return the owner's queues on a port; control first, then its classes in order, then the default one."""
+    found = []
+    for number in _numbers(hire, admitted=admitted):
+        identity, selectors = classes.queue_id(slot, number), _selectors(hire, number, wires)
+        if number == CONTROL_CLASS:
+            found.append(Queue(identity, hire.name, "control", CONTROL_RATE, 0, True, selectors))
+        elif number == DEFAULT_CLASS:
+            left = max(hire.rate - sum(item.rate for item in hire.classes), MIN_RATE)
+            found.append(Queue(identity, hire.name, "", left, hire.ceiling, False, selectors))
+        else:
+            item = hire.classes[number - 1]
+            ceiling = min(filter(None, (item.ceiling, hire.ceiling)), default=0)
+            found.append(Queue(identity, hire.name, item.name, item.rate, ceiling, False, selectors))
+    return found
+
+
+def flows(hire: Hire, slot: int, *, admitted: bool) -> pipeline.Flows:
+    """Return the flows that put the owner's frames into their classes, and the classes into their queues."""
+    found: pipeline.Flows = {}
+    numbers = _numbers(hire, admitted=admitted)
+    for vid, mac in hire.frames:
+        found |= classes.queued(vid, mac, hire.owner, slot, numbers)
+        for number in numbers:
+            if number not in (CONTROL_CLASS, DEFAULT_CLASS):
+                for match in hire.classes[number - 1].matches:
+                    found |= classes.classed(vid, mac, hire.owner, number, match)
+    return found
+
+
+def _numbers(hire: Hire, *, admitted: bool) -> list[int]:
+    """Return the classes of which the owner has queues."""
+    return [CONTROL_CLASS, *range(1, len(hire.classes) + 1), DEFAULT_CLASS] if admitted else [CONTROL_CLASS]
+
+
+def _selectors(hire: Hire, number: int, wires: Wires) -> tuple[Selector, ...]:
+    """Return how the class's frames look as they leave the port."""
+    found: list[Selector] = []
+    for vid, mac in hire.frames:
+        for wire in wires(vid):
+            if wire:
+                found.append(Selector(wire, mac, -1 if number == DEFAULT_CLASS else number))
+            else:
+                found += [Selector(0, mac, -1, match) for match in _matches(hire, number)]
+    return tuple(found)
+
+
+def _matches(hire: Hire, number: int) -> tuple[Match | None, ...]:
+    if number == CONTROL_CLASS:
+        return classes.CONTROL_MATCHES
+    return (None,) if number == DEFAULT_CLASS else hire.classes[number - 1].matches

@@ -1,0 +1,194 @@
+"""The queues of every port, kept as the network is, and told to the servers (sans-IO).
+
+Place in the flow: owners, ways, admission -> *queues per port* -> flows of class and queue; PortQueues -> server.
+
+Nothing is planned for a port by which nobody leaves who hired, or whose capacity nobody knows. Routes and neighbors
+change nothing here; machines, networks, links and homes do, and then all of it is worked out anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+
+from xenflow.bandwidth import PortQueues
+from xenflow.model import Port, PortKind
+from xenflow.replica import Outbox
+from xenflow.wire import QUEUES_SCOPE, Message
+from xenflow_app import queueing
+from xenflow_app.admission import Admission
+from xenflow_app.fabric import Fabric
+from xenflow_app.flowtable import kind_of, owner_of
+from xenflow_app.hires import Hire, Place, Ways, all_hires, capacity
+from xenflow_app.homes import Homes
+from xenflow_app.networks import Networks
+from xenflow_app.node import Node
+from xenflow_app.pipeline import Kind, Table
+
+_GROUP = "queues"
+
+
+class Queues:
+    """See the module. `send` takes a node and a message for its server; `refuse` a node, a scope and the reason."""
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        fabric: Fabric,
+        homes: Homes,
+        networks: Networks,
+        send: Callable[[Node, Message], bool],
+        refuse: Callable[[Node, str, str], None],
+    ) -> None:
+        self.admission = Admission()
+        self._nodes = nodes
+        self._fabric = fabric
+        self._homes = homes
+        self._networks = networks
+        self._send = send
+        self._refuse = refuse
+        self._slots = queueing.Slots()
+        self._outboxes: dict[str, Outbox] = {}
+        self._acked: dict[str, int] = {}
+        self._groups: dict[str, set[str]] = {}
+        self._facts_changed = True
+        self._seen = (-1, -1)
+        self._began = False
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Machines, networks or ports have changed."""
+        self._facts_changed = True
+
+    def server_back(self, node: Node) -> None:
+        """The node's server is connected: it is told everything again, once that is known."""
+        self._acked.pop(node.name, None)
+        if self._began:
+            self._outbox(node.name).restart()
+
+    def acknowledged(self, node: Node, seq: int) -> None:
+        """The node's links are shaped as they were told up to `seq`."""
+        self._acked[node.name] = seq
+
+    def applied(self, name: str) -> bool:
+        """Tell whether a node's links are shaped as planned; true as well if it has none to shape."""
+        outbox = self._outboxes.get(name)
+        return outbox is None or not outbox.facts or (not outbox.pending and self._acked.get(name) == outbox.last_seq)
+
+    def why_not(self, name: str, target: str) -> str:
+        """Return why a router's rate does not fit the ways from `target`; empty if it does."""
+        hires = {hire.key: hire for hire in all_hires(self._nodes, self._homes, self._networks)}
+        hire = hires.get(f"router {name}")
+        if hire is None or hire.key not in self.admission.admitted:
+            return ""
+        ways = Ways(self._nodes, self._fabric)
+        others = self.admission.without(hire, ways.of(hire, self._homes.places(name)))
+        places = ways.of(hire, frozenset({target}))
+        return others.no_room(hire, places, self._capacities(places))
+
+    def advance(self) -> None:
+        """Plan anew if anything has changed that queues depend on, and tell the servers what is new."""
+        seen = (self._fabric.revision, self._homes.revision)
+        if self._fabric.settled and (self._facts_changed or seen != self._seen):
+            self._facts_changed, self._seen = False, seen
+            self._plan()
+        for name, outbox in self._outboxes.items():
+            node = self._nodes[name]
+            if node.peer is not None:
+                for message in outbox.take():
+                    self._send(node, message)
+
+    # -- plan --------------------------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        owners = all_hires(self._nodes, self._homes, self._networks)
+        if not self._began:
+            self._begin()
+        ways = Ways(self._nodes, self._fabric)
+        places = {hire.key: ways.of(hire, self._starts(hire)) for hire in owners}
+        capacities = self._capacities(place for found in places.values() for place in found)
+        first = self._queued_before() if not self.admission.admitted else set()
+        for key, reason in self.admission.update(owners, places, capacities, first).items():
+            self._tell_refused(key, reason)
+        shaped = {place for place in self.admission.hired if capacities.get(place)}
+        self._slots.keep({hire.key for hire in owners if places[hire.key] & shaped})
+        self._plan_ports(owners, places, {place: capacities[place] for place in shaped})
+        self._plan_flows(owners, places, shaped)
+
+    def _begin(self) -> None:
+        """What there is is known for the first time: from now on the servers are told."""
+        self._began = True
+        for name, node in self._nodes.items():
+            self._outbox(name)
+            if node.peer is not None:
+                self._outbox(name).restart()
+
+    def _outbox(self, name: str) -> Outbox:
+        return self._outboxes.setdefault(name, Outbox(QUEUES_SCOPE))
+
+    def _starts(self, hire: Hire) -> frozenset[str]:
+        return self._homes.places(hire.name) if hire.is_router else frozenset()
+
+    def _capacities(self, places: Iterable[Place]) -> dict[Place, int]:
+        return {place: capacity(self._nodes[place[0]], place[1]) for place in set(places)}
+
+    def _queued_before(self) -> set[int]:
+        """Return who has queues in the switches: a controller that starts lets those in first."""
+        return {
+            owner_of(value)
+            for node in self._nodes.values()
+            for key, value in node.flows.actual.items()
+            if key[0] == Table.QUEUE and kind_of(value) == Kind.QUEUE
+        }
+
+    def _tell_refused(self, key: str, reason: str) -> None:
+        kind, _, name = key.partition(" ")
+        home = self._nodes.get(self._homes.home(name) or "") if kind == "router" else None
+        for node in self._nodes.values() if kind == "network" else filter(None, [home]):
+            self._refuse(node, name if kind == "router" else "", f"{key}: its rate is not guaranteed: {reason}")
+
+    def _plan_ports(
+        self, owners: list[Hire], places: Mapping[str, frozenset[Place]], shaped: Mapping[Place, int]
+    ) -> None:
+        plans: dict[str, list[PortQueues]] = {name: [] for name in self._nodes}
+        for name, port in sorted(shaped):
+            node = self._nodes[name]
+            fact = node.port(port)
+            if fact is None:
+                continue
+            wires = partial(self._wires, fact, node)
+            queues = [
+                queue
+                for hire in sorted(owners, key=lambda item: not item.is_router)
+                if (name, port) in places[hire.key]
+                for queue in queueing.queues(
+                    hire, self._slots.of(hire.key), wires, admitted=hire.key in self.admission.admitted
+                )
+            ]
+            plans[name].append(PortQueues(port, shaped[name, port], tuple(queues)))
+        for name, wanted in plans.items():
+            self._outbox(name).replace(wanted)
+
+    def _wires(self, port: Port, node: Node, vid: int) -> list[int]:
+        """Return the VLAN ids under which a network's frames leave a port: 0 untagged, none if they do not."""
+        if port.kind is PortKind.TRUNK:
+            return [vid]
+        agreed = self._networks.agreed(node.name)
+        if port.kind is PortKind.ACCESS:
+            return [item.vlan for item in port.attachments if agreed.get(item.network) == vid]
+        machine = node.machine(port.machine)
+        interfaces = machine.interfaces if machine is not None else ()
+        return [0 for item in interfaces if item.number == port.interface and agreed.get(item.network) == vid]
+
+    def _plan_flows(self, owners: list[Hire], places: Mapping[str, frozenset[Place]], shaped: set[Place]) -> None:
+        for node in self._nodes.values():
+            here = {
+                hire.key: hire for hire in owners if any(place[0] == node.name for place in places[hire.key] & shaped)
+            }
+            for key in self._groups.get(node.name, set()) - here.keys():
+                node.flows.want_group((_GROUP, key), {})
+            self._groups[node.name] = set(here)
+            for key, hire in here.items():
+                wanted = queueing.flows(hire, self._slots.of(key), admitted=key in self.admission.admitted)
+                node.flows.want_group((_GROUP, key), wanted)
