@@ -41,11 +41,15 @@ class NodeStatus(msgspec.Struct, frozen=True):
 
 
 class LinkStatus(msgspec.Struct, frozen=True):
-    """A trunk: its ends as NODE:PORT (one, if the other is not known), whether it carries packets, or why not."""
+    """A trunk: its ends as NODE:PORT (one, if the other is not known), whether it carries packets, or why not.
+
+    `drain` is where it is between being used (empty) and drained: marking, draining, drained, unmarking, undraining.
+    """
 
     ends: list[str]
     up: bool
     why: str = ""
+    drain: str = ""
 
 
 class NetworkStatus(msgspec.Struct, frozen=True):
@@ -270,3 +274,20 @@ class MigrationStatus(msgspec.Struct, frozen=True):
     error: str
     elapsed_s: float
     reached: list[Reached]
+
+
+class DrainStatus(msgspec.Struct, frozen=True):
+    """A trunk that is drained, or on its way to or from that; `ends` as NODE:PORT.
+
+    So many `addresses` are sent to on it by some node, and so many `networks` flood on it. `error` says why the last
+    order could not be carried out.
+    """
+
+    ends: list[str]
+    state: str
+    ended: bool
+    awaited: str
+    addresses: int
+    networks: int
+    error: str
+    elapsed_s: float

@@ -46,6 +46,7 @@ from xenflow_app.announcements import ReservedFrames
 from xenflow_app.arrivals import Arrivals
 from xenflow_app.datapath import Datapath
 from xenflow_app.discovery import Discovery
+from xenflow_app.drains import Drains
 from xenflow_app.effects import ClosePeer, CloseSwitch, Effect, ToPeer, ToSwitch
 from xenflow_app.fabric import Fabric
 from xenflow_app.facts import Facts
@@ -108,6 +109,7 @@ class Controller:
         self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self._tell)
         self.ignored = Tally("ignored")
         self._reserved = ReservedFrames(self.nodes, self.ignored)
+        self.drains = Drains(self.nodes, self.fabric, self._steps, self._tell)
         self._arrivals = Arrivals(self.nodes, self.fabric, self.discovery, settings.limits, self._to_switch)
         self._now = 0.0
         self._started: float | None = None
@@ -217,6 +219,7 @@ class Controller:
                 self.queues.acknowledged(node, message.seq)
             case Refused():
                 node.turned_away = message.counts
+                self.drains.progress(message)
             case Confirmed():
                 self._steps.confirmed(message.token)
             case _:
@@ -335,6 +338,7 @@ class Controller:
         if kinds & {Machine.KIND, Network.KIND, Port.KIND}:
             self.queues.changed()
         if Port.KIND in kinds:
+            self.drains.marks_changed()
             self._watch_trunks(node)
 
     def _check_bridge(self, node: Node) -> None:
@@ -382,6 +386,7 @@ class Controller:
             self.homes.plan(name)
         self._steps.advance(self._now)
         self.queues.advance()
+        self.drains.poll(self._now)
         for node in self.nodes.values():
             if node.flows.held and self.fabric.settled:
                 self._facts.release(node)

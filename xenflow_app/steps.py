@@ -30,6 +30,7 @@ class Steps:
         self._nodes = nodes
         self._emit = emit
         self._tokens: dict[int, tuple[Node, Callable[[], None]]] = {}
+        self._sure: set[int] = set()
         self._last = 0
         self._deadlines: list[tuple[float, Callable[[], None]]] = []
         self._now = 0.0
@@ -43,6 +44,10 @@ class Steps:
     def when_followed(self, node: Node, call: Callable[[], None]) -> None:
         """Call when the node's packets follow all that is desired on it now."""
         node.datapath.when_confirmed(partial(self._ask, node, call))
+
+    def when_surely_followed(self, node: Node, call: Callable[[], None]) -> None:
+        """As `when_followed`, but only if its server says so: never for mere waiting, nor if the server goes away."""
+        node.datapath.when_confirmed(partial(self._ask, node, call, sure=True))
 
     def after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call when so much time has passed."""
@@ -62,6 +67,7 @@ class Steps:
 
     def confirmed(self, token: int) -> None:
         """A server says that its node's packets follow the flows."""
+        self._sure.discard(token)
         waiting = self._tokens.pop(token, None)
         if waiting is not None:
             waiting[1]()
@@ -69,14 +75,22 @@ class Steps:
     def server_away(self, node: Node, now: float) -> None:
         """Who was asked is gone; packets will have followed after a while."""
         for token in [token for token, (whose, _) in self._tokens.items() if whose is node]:
-            self._deadlines.append((now + UNCONFIRMED_S, partial(self.confirmed, token)))
+            if token in self._sure:
+                self._sure.discard(token)
+                del self._tokens[token]
+            else:
+                self._deadlines.append((now + UNCONFIRMED_S, partial(self.confirmed, token)))
 
-    def _ask(self, node: Node, call: Callable[[], None]) -> None:
+    def _ask(self, node: Node, call: Callable[[], None], *, sure: bool = False) -> None:
         """The flows are in the tables; ask when packets follow them."""
         if node.peer is None:
-            self._deadlines.append((self._now + UNCONFIRMED_S, call))
+            if not sure:
+                self._deadlines.append((self._now + UNCONFIRMED_S, call))
             return
         self._last += 1
         self._tokens[self._last] = (node, call)
-        self._deadlines.append((self._now + CONFIRM_TIMEOUT_S, partial(self.confirmed, self._last)))
+        if sure:
+            self._sure.add(self._last)
+        else:
+            self._deadlines.append((self._now + CONFIRM_TIMEOUT_S, partial(self.confirmed, self._last)))
         self._emit(ToPeer(node.peer, Confirm(self._last)))

@@ -67,6 +67,16 @@ class Graph:
         """Return the edges at `node`, sorted."""
         return self._by_node.get(node, [])
 
+    def reach(self, start: str) -> set[str]:
+        """Return the nodes that can be reached from `start`, which is one of them."""
+        found, waiting = {start}, [start]
+        while waiting:
+            here = waiting.pop()
+            fresh = {link.beyond(here).node for link in self.of(here)} - found
+            found |= fresh
+            waiting += fresh
+        return found
+
 
 def toward(graph: Graph, target: str, fixed: Mapping[str, Edge | None]) -> dict[str, Edge]:
     """Return for each node that reaches `target` the edge it sends on: a shortest way.

@@ -19,6 +19,7 @@ from xenflow import __version__
 from xenflow.errors import ConfigError, XenflowError
 
 BUILT_IN: Final[dict[str, str]] = {
+    "drain": "xenflow.cli.drain:drain",
     "evacuate": "xenflow.cli.migrate:evacuate",
     "flows": "xenflow.cli.flows:flows",
     "migrate": "xenflow.cli.migrate:migrate",
@@ -28,6 +29,7 @@ BUILT_IN: Final[dict[str, str]] = {
     "routes": "xenflow.cli.routers:routes",
     "status": "xenflow.cli.status:status",
     "trace": "xenflow.cli.trace:trace",
+    "undrain": "xenflow.cli.drain:undrain",
     "verify": "xenflow.cli.verify:verify",
 }
 """Command -> where it is defined, as MODULE:NAME."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from xenflow.answers import Status
+from xenflow.answers import LinkStatus, Status
 from xenflow.cli.client import App, app_options, ask
 from xenflow.cli.output import json_option, print_fields, print_json, print_table
 
@@ -57,7 +57,7 @@ def _show_nodes(answer: Status) -> None:
 
 def _show_links(answer: Status) -> None:
     click.echo()
-    rows = [(" - ".join(link.ends), "up" if link.up else link.why) for link in answer.links]
+    rows = [(" - ".join(link.ends), _link_words(link)) for link in answer.links]
     print_table(("LINK", "STATE"), rows, empty="no trunks")
     click.echo()
     networks = [
@@ -88,6 +88,11 @@ def _show_routers(answer: Status) -> None:
         for router in answer.routers
     ]
     print_table(("ROUTER", "NODE", "IN SYNC", "ROUTES", "NEIGHBORS", "FLOWS", "SHED"), rows, empty="no routers")
+
+
+def _link_words(link: LinkStatus) -> str:
+    words = "up" if link.up else link.why
+    return f"{link.drain}, {words}" if link.drain and not words.startswith(link.drain) else words
 
 
 def _yes(flag: bool) -> str:

@@ -1,7 +1,7 @@
 """Answers to operators: what the controller knows and why (docs/commands.md).
 
-Place in the flow: Query -> *answer* -> Answer. An answer is JSON in the shape of `xenflow.answers`. Only `moves`
-changes something; what the switches must be asked for first is answered later, in `ask`.
+Place in the flow: Query -> *answer* -> Answer. An answer is JSON in the shape of `xenflow.answers`. Only `moves` and
+`drains` change something; what the switches must be asked for first is answered later, in `ask`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from xenflow_app.queries.counters import counted_routers
+from xenflow_app.queries.drains import drain, drains, undrain
 from xenflow_app.queries.flows import flows
 from xenflow_app.queries.moves import abort, migrate, migrations
 from xenflow_app.queries.names import QueryError, find_node, find_router
@@ -41,6 +42,9 @@ _AT_ONCE: dict[str, _Answering] = {
     "migrate": migrate,
     "abort": abort,
     "migrations": migrations,
+    "drain": drain,
+    "undrain": undrain,
+    "drains": drains,
 }
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from xenflow.answers import LinkStatus, NetworkStatus, NodeStatus, Refusal, RouterBrief, Status
 from xenflow.model import PortKind
+from xenflow_app.drains import State
 from xenflow_app.queries.names import Names, hosts
 from xenflow_app.topology import Edge, End
 
@@ -71,6 +72,11 @@ def _awaited(controller: Controller) -> list[str]:
             for router in node.routers.values()
             if not router.planned
         ]
+    awaited += [
+        f"trunk {controller.drains.name(*trunk.ends)}: to be undrained: {lonely}"
+        for trunk in controller.drains.trunks()
+        if (lonely := controller.drains.cut_off(trunk))
+    ]
     return awaited
 
 
@@ -95,9 +101,9 @@ def _node(node: Node) -> NodeStatus:
 
 
 def _links(controller: Controller, names: dict[str, Names]) -> list[LinkStatus]:
-    edges = sorted(controller.fabric.graph.edges)
+    edges = sorted(controller.fabric.links)
     linked = {end for edge in edges for end in (edge.a, edge.b)}
-    links = [LinkStatus(_ends(edge, names), up=True) for edge in edges]
+    links = [_link(controller, edge, _ends(edge, names)) for edge in edges]
     for node in controller.nodes.values():
         for port in sorted(node.ports, key=lambda port: port.number):
             if port.kind is not PortKind.TRUNK or End(node.name, port.number) in linked:
@@ -108,8 +114,23 @@ def _links(controller: Controller, names: dict[str, Names]) -> list[LinkStatus]:
                 why = "down"
             else:
                 why = "nothing is heard from the other end"
-            links.append(LinkStatus([f"{node.name}:{port.name}"], up=False, why=why))
+            drain = _drain(controller, End(node.name, port.number))
+            links.append(LinkStatus([f"{node.name}:{port.name}"], up=False, why=why, drain=drain))
     return links
+
+
+def _link(controller: Controller, edge: Edge, ends: list[str]) -> LinkStatus:
+    drain = _drain(controller, edge.a)
+    if drain != State.DRAINED:
+        return LinkStatus(ends, up=True, drain=drain)
+    trunk = controller.drains.find(edge.a)
+    lonely = "" if trunk is None else controller.drains.cut_off(trunk)
+    return LinkStatus(ends, up=False, why=f"drained; {lonely}" if lonely else "drained, and works", drain=drain)
+
+
+def _drain(controller: Controller, end: End) -> str:
+    trunk = controller.drains.find(end)
+    return "" if trunk is None or trunk.state is State.IN_USE else trunk.state
 
 
 def _ends(edge: Edge, names: dict[str, Names]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
 from tests.fakes.switch import FakeSwitch
 from xenflow.identity import Identity
 from xenflow.model import (
@@ -22,7 +24,7 @@ from xenflow.model import (
 )
 from xenflow.replica import Outbox
 from xenflow.tls import TlsFiles
-from xenflow.wire import NODE_SCOPE, VERSION, Ack, Close, Confirm, Confirmed, Hello, Message, Role
+from xenflow.wire import NODE_SCOPE, VERSION, Ack, Close, Confirm, Confirmed, Drain, Hello, Message, Progress, Role
 from xenflow_app.controller import Controller
 from xenflow_app.effects import ToPeer, ToSwitch
 from xenflow_app.openflow.values import Features, PacketIn, SwitchMessage, SwitchPort
@@ -51,6 +53,7 @@ class Server:
         self.acks: list[Ack] = []
         self.told: list[Message] = []
         self.confirms = True
+        self.marks = True
 
     def router(self, name: str) -> Outbox:
         return self.routers.setdefault(name, Outbox(name))
@@ -170,10 +173,20 @@ class World:
             return
         if isinstance(message, Ack):
             server.acks.append(message)
+        elif isinstance(message, Drain):
+            if server.marks:
+                self.controller.peer_message(peer, Progress(message.number, True, "", 100), self.now)
+                self.mark(server.name, message.port, drained=message.drained)
         elif not isinstance(message, Confirm):
             server.told.append(message)
         elif server.confirms:
             self.controller.peer_message(peer, Confirmed(message.token), self.now)
+
+    def mark(self, node: str, port: str, *, drained: bool) -> None:
+        """The mark of a drained trunk is written at a port, or taken off."""
+        fact = self.servers[node].node.facts.of(Port.KIND)[port.encode()]
+        assert isinstance(fact, Port)
+        self.servers[node].node.put(msgspec.structs.replace(fact, drained=drained))
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
