@@ -215,11 +215,11 @@ class Controller:
                 self._facts.close(node, message.scope, moved=message.moved)
             case Progress():
                 self.moves.progress(message)
+                self.drains.progress(message)
             case Ack() if message.scope == QUEUES_SCOPE:
                 self.queues.acknowledged(node, message.seq)
             case Refused():
                 node.turned_away = message.counts
-                self.drains.progress(message)
             case Confirmed():
                 self._steps.confirmed(message.token)
             case _:
