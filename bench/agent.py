@@ -5,6 +5,7 @@ Commands and answers are JSON, one a line: {"do": NAME, ...arguments} -> {"resul
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import socket
 import subprocess
@@ -17,10 +18,12 @@ from typing import Any
 
 from bench.rtnetlink import Routes, prefixes
 from xenflow_lab.lab import Lab
-from xenflow_lab.traffic import mmsg, rtt
+from xenflow_lab.traffic import frames, mmsg, rtt
+from xenflow_lab.traffic.command import parse_mac
 from xenflow_lab.traffic.timing import Stop
 
 SINK_PORT = 5001
+_OSPF, _HELLO = 89, 1
 
 
 class Agent:
@@ -109,6 +112,32 @@ class _Commands:
         """Return the packets and bytes that have come in by a device so far."""
         counters = Path(f"/sys/class/net/{device}/statistics")
         return int((counters / "rx_packets").read_text()), int((counters / "rx_bytes").read_text())
+
+    def hellos(self, source: str, seconds: float) -> list[int]:
+        """Return when OSPF hellos of a neighbor came in within the next seconds (ns of CLOCK_MONOTONIC; RFC 2328)."""
+        seen = []
+        end = time.monotonic() + seconds
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, _OSPF) as sock:
+            while (left_s := end - time.monotonic()) > 0:
+                sock.settimeout(left_s)
+                try:
+                    packet, (sender, _) = sock.recvfrom(2048)
+                except TimeoutError:
+                    break
+                if sender == source and packet[(packet[0] & 15) * 4 + 1] == _HELLO:
+                    seen.append(time.monotonic_ns())
+        return seen
+
+    def speak_up(self, interfaces: dict[str, str]) -> bool:
+        """Send a gratuitous ARP for each interface's address, as a hypervisor's driver does when a machine resumes."""
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+            for device, address in interfaces.items():
+                mac = parse_mac(Path(f"/sys/class/net/{device}/address").read_text(encoding="ascii").strip())
+                own = ipaddress.IPv4Address(address)
+                request = frames.arp(1, (mac, own), (bytes(6), own))
+                frame = frames.ethernet(frames.BROADCAST, mac, (), frames.ETHERTYPE_ARP, request)
+                sock.sendto(frame, (device, frames.ETHERTYPE_ARP))
+        return True
 
     def rates(self, devices: list[str], seconds: float, interval_s: float) -> list[list[float]]:
         """Return the packets/s that come in by each device in each interval from now on."""

@@ -1,7 +1,7 @@
-"""``python -m bench.figures [--rounds 10] [--only 4a|4bc]``: the paper's figures 4(a), 4(b) and 4(c).
+"""``python -m bench.figures [--rounds 10] [--only 3c|4a|4bc]``: the paper's figures 3(c), 4(a), 4(b) and 4(c).
 
-For each: bench/out/figure4X.csv (every round), figure4X_summary.csv (mean, 95 % interval, the paper's value), and the
-plot as PNG and SVG.
+For each: bench/out/figureX.csv (every round), figureX_summary.csv (mean, 95 % interval, the paper's value), and the
+plot as PNG and SVG. `--seconds` and `--freeze` are for figure 3(c): how long a run lasts and the machine stands still.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench import delay, isolation, plots
+from bench import delay, interruption, isolation, plots
 from bench.figure import mean_and_interval
 from xenflow.errors import XenflowError
 
@@ -24,7 +24,9 @@ def main() -> int:
     """Measure, write and draw; exit code 2 if it cannot be run here."""
     parser = argparse.ArgumentParser(prog="bench.figures", description="the paper's figures")
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS", "10")))
-    parser.add_argument("--only", choices=("4a", "4bc"))
+    parser.add_argument("--only", choices=tuple(FIGURES))
+    parser.add_argument("--seconds", type=float, default=interruption.SECONDS)
+    parser.add_argument("--freeze", type=float, default=interruption.FREEZE_S)
     options = parser.parse_args()
     if options.rounds < 2:
         parser.error("--rounds: at least 2, for there is no confidence interval of one")
@@ -33,19 +35,65 @@ def main() -> int:
         return 2
     OUT.mkdir(parents=True, exist_ok=True)
     try:
-        if options.only != "4bc":
-            figure_4a(options.rounds)
-        if options.only != "4a":
-            figure_4bc(options.rounds)
+        for name, measure in FIGURES.items():
+            if options.only in (None, name):
+                measure(options)
     except XenflowError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    print(f"written: {OUT}/figure4*.csv, .png, .svg")
+    print(f"written: {OUT}/figure*.csv, .png, .svg")
     return 0
 
 
-def figure_4a(rounds: int) -> None:
+def figure_3c(options: argparse.Namespace) -> None:
+    """Measure, write, draw and print figure 3(c)."""
+    timeline = interruption.Timeline(options.seconds, options.freeze)
+    found = interruption.measure(options.rounds, timeline)
+    numbered = [
+        (number, one)
+        for variant in interruption.VARIANTS
+        for number, one in enumerate((each for each in found if each.variant == variant), start=1)
+    ]
+    _write(
+        "figure3c",
+        ("variant", "round", "second", "mbps"),
+        (
+            (one.variant, number, f"{(place + 0.5) * interruption.INTERVAL_S:g}", f"{rate:.4f}")
+            for number, one in numbered
+            for place, rate in enumerate(one.rates_mbps)
+        ),
+    )
+    head = ("variant", "round", "target", "sent", "lost", "doubled", *interruption.TIMES)
+    _write(
+        "figure3c_rounds",
+        head,
+        (
+            (one.variant, number, one.target, one.sent, one.lost, one.doubled, *(one.times[name] for name in head[6:]))
+            for number, one in numbered
+        ),
+    )
+    _write("figure3c_summary", ("variant", "figure", "n", "mean", "ci95", "paper"), _interruption_rows(found))
+    plots.draw_interruption(found, timeline, OUT)
+
+
+def _interruption_rows(found: Sequence[interruption.Round]) -> Iterable[tuple[object, ...]]:
+    """Return the rows of the summary, and print them."""
+    rows: list[tuple[object, ...]] = []
+    print(f"\n{'figure 3(c)':62}{'mean, 95 %':>18}{'paper':>12}")
+    for variant in interruption.VARIANTS:
+        chosen = [one for one in found if one.variant == variant]
+        for name, samples in interruption.figures(chosen).items():
+            mean, half = mean_and_interval(samples)
+            paper = interruption.PAPER.get((variant, name), "")
+            rows.append((variant, name, len(samples), f"{mean:.4f}", f"{half or 0:.4f}", paper))
+            shown = f"{mean:.3f} ± {half or 0:.3f}"
+            print(f"{f'{variant}, {name}':62}{shown:>18}{paper:>12}")
+    return rows
+
+
+def figure_4a(options: argparse.Namespace) -> None:
     """Measure, write, draw and print figure 4(a)."""
+    rounds = options.rounds
     if not os.environ.get("POX_HOME"):
         print("POX_HOME is not set: the stand-alone host only")
     found = delay.measure(rounds)
@@ -82,9 +130,9 @@ def _delay_rows(one: delay.Series) -> Iterable[tuple[object, ...]]:
         yield one.host, one.mode, one.variant, packet, len(trips), f"{mean:.4f}", f"{half:.4f}", paper
 
 
-def figure_4bc(rounds: int) -> None:
+def figure_4bc(options: argparse.Namespace) -> None:
     """Measure, write, draw and print figures 4(b) and 4(c)."""
-    found = isolation.measure(rounds)
+    found = isolation.measure(options.rounds)
     head = ("case", "round", "series", "second", "mbps", "vn1_frames_left", "vn1_frames_arrived")
     _write(
         "figure4bc",
@@ -121,6 +169,9 @@ def _write(stem: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
         writer = csv.writer(file)
         writer.writerow(head)
         writer.writerows(rows)
+
+
+FIGURES = {"3c": figure_3c, "4a": figure_4a, "4bc": figure_4bc}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bench import delay, isolation
+from bench import delay, interruption, isolation
 from bench.figure import mean_and_interval
 
 _DELAY_LOOKS = {
@@ -29,6 +29,10 @@ _RATE_LOOKS: dict[str, dict[str, Any]] = {
     "VN 2 receives": {"color": "#1f5fa8", "marker": "o", "markersize": 5, "linewidth": 1.2},
 }
 """What is sent is drawn larger: with isolation it is the same as what is received."""
+_INTERRUPTION_LOOKS: dict[str, dict[str, Any]] = {
+    interruption.NATIVE: {"color": "#d9730d", "marker": "s", "markersize": 3, "linewidth": 1.2},
+    interruption.XENFLOW: {"color": "#1f5fa8", "marker": "o", "markersize": 3, "linewidth": 1.6},
+}
 _HOSTS = {"standalone": "stand-alone host", "pox": "POX"}
 _MODES = {"reactive": "reactive, as in the paper", "proactive": "proactive, the default"}
 _OFFSET = 0.18
@@ -108,6 +112,34 @@ def draw_isolation(found: Sequence[isolation.Round], out: Path) -> None:
     figure.suptitle(f"Figures 4(b) and 4(c): two virtual networks, one address space (mean of {count} rounds, 95 %)")
     figure.tight_layout(rect=(0, 0.06, 1, 1))
     _save(figure, out / "figure4bc")
+
+
+def draw_interruption(found: Sequence[interruption.Round], timeline: interruption.Timeline, out: Path) -> None:
+    """Draw figure 3(c): the rate that is received, over time."""
+    figure, axes = plt.subplots(figsize=(8.6, 4.8))
+    begins = timeline.seconds / 2
+    for variant, look in _INTERRUPTION_LOOKS.items():
+        rounds = [one for one in found if one.variant == variant]
+        means, halves = intervals([one.rates_mbps for one in rounds])
+        seconds = [interruption.INTERVAL_S * (number + 0.5) for number in range(len(means))]
+        lost = sum(one.lost for one in rounds)
+        label = f"{variant}: {lost:,} of {sum(one.sent for one in rounds):,} packets lost"
+        axes.errorbar(seconds, means, yerr=halves, label=label, capsize=2, elinewidth=0.8, **look)
+    paper = {"color": "black", "linestyle": ":", "linewidth": 1.2, "label": "the paper's native Xen: 0 for about 50 s"}
+    axes.plot([begins, begins, timeline.seconds], [interruption.RATE_BPS / 1e6, 0, 0], **paper)
+    axes.axvline(begins, color="grey", linewidth=0.8)
+    axes.text(begins, 7.2, " migration", ha="left", fontsize=9, color="grey")
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("received (Mb/s of UDP payload)")
+    axes.set_ylim(-0.3, 8)
+    axes.grid(alpha=0.3, linewidth=0.5)
+    axes.legend(loc="center left", frameon=False, fontsize=9)
+    count, still = len(found) // 2, f"the machine stands still for {timeline.freeze_s:g} s"
+    figure.suptitle(
+        f"Figure 3(c): a router is moved while it forwards (mean of {count} rounds, 95 %; {still})", fontsize=11
+    )
+    figure.tight_layout()
+    _save(figure, out / "figure3c")
 
 
 def _save(figure: Figure, stem: Path) -> None:
