@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from xenflow.bandwidth import CONTROL_CLASS, DEFAULT_CLASS, Match
-from xenflow_app.flowtable import FABRIC, Owner
+from xenflow_app.flowtable import FABRIC, FlowKey, Owner
 from xenflow_app.openflow import actions
 from xenflow_app.openflow.nxm import ETH_ARP, ETH_IP, ETH_IPV6, ICMP, ICMP6, TCP, UDP, MatchFields
 from xenflow_app.pipeline import IGMP, MLD, RSVP, VLAN_PRESENT, Flows, Kind, Sheet, Table, goto
@@ -30,6 +30,8 @@ _DATAGRAMS = (520, 521, 646, 3784, 3785, 4784)
 _DISCOVERY = (133, 134, 135, 136, 137)
 _NO_FRAGMENT = (0, 3)
 _PCP_SHIFT = 13
+_OF_ROUTER, _OF_NETWORK = 110, 50
+"""Priorities of default classes in the table queue; those of other classes are larger by 10."""
 
 
 def queue_id(slot: int, number: int) -> int:
@@ -139,13 +141,18 @@ def blocks(first: int, last: int) -> Iterator[tuple[int, int]]:
         first += size
 
 
+def is_default(key: FlowKey) -> bool:
+    """Tell whether a flow gives an owner's default class its queue: only who is admitted has that."""
+    return key[0] == Table.QUEUE and int.from_bytes(key[1:3], "big") in (_OF_ROUTER, _OF_NETWORK)
+
+
 def queued(vid: int, mac: bytes, owner: Owner, slot: int, numbers: Iterable[int]) -> Flows:
     """Return the flows that give an owner's frames their queues on a node; without a MAC: the network's own.
 
     `numbers` are the classes that have a queue. The default class takes whatever has no queue of its own.
     """
     sheet = Sheet(Kind.QUEUE, owner)
-    base = 110 if mac else 50
+    base = _OF_ROUTER if mac else _OF_NETWORK
     frame: MatchFields = {"reg0": vid, "dl_src": mac} if mac else {"reg0": vid}
     for number in numbers:
         acts = actions.set_queue(queue_id(slot, number)) + goto(Table.EGRESS)

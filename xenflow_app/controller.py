@@ -106,7 +106,7 @@ class Controller:
         self._facts = Facts(self.nodes, self.fabric, self.homes, reactive, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
         self.queues = Queues(self.nodes, self.fabric, self.homes, self._facts.networks, self._tell, self._problem)
-        self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self._tell)
+        self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self.queues, self._tell)
         self.ignored = Tally("ignored")
         self._reserved = ReservedFrames(self.nodes, self.ignored)
         self.drains = Drains(self.nodes, self.fabric, self._steps, self._tell)

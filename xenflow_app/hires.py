@@ -3,12 +3,13 @@
 Place in the flow: machines, networks, homes, ways -> *owners and their ports* -> Admission, Queues.
 
 An owner is a router (its frames have its MAC) or a network (all other frames in it). A router's frames go from where it
-is routed to every port of its networks, along the ways of known addresses and along the trees.
+is routed to every port of its networks, along the ways of known addresses. What it floods goes along the trees: only
+its control traffic is sure of something there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from xenflow.bandwidth import TrafficClass
@@ -74,25 +75,31 @@ class Ways:
     def __init__(self, nodes: Mapping[str, Node], fabric: Fabric) -> None:
         self._fabric = fabric
         self._names = {name: {port.number: port.name for port in node.ports} for name, node in nodes.items()}
-        self._from: dict[tuple[str, int], frozenset[Place]] = {}
+        self._known: dict[tuple[str, int], tuple[frozenset[Place], frozenset[Place]]] = {}
 
-    def of(self, hire: Hire, starts: frozenset[str]) -> frozenset[Place]:
-        """Return the ports by which the owner's frames leave; a router's start at `starts`, a network's anywhere."""
-        found: set[Place] = set()
+    def of(self, hire: Hire, starts: frozenset[str]) -> tuple[frozenset[Place], frozenset[Place]]:
+        """Return the ports by which the owner's frames to known addresses leave, and those by which any of them do.
+
+        A router's frames start at `starts`, a network's at any node that has a port in it.
+        """
+        known: set[Place] = set()
+        every: set[Place] = set()
         for vid, _ in hire.frames:
             for start in starts if hire.is_router else self._fabric.members(vid).keys():
-                found |= self._leaving(start, vid)
-        return frozenset(found)
+                ways, floods = self._leaving(start, vid)
+                known |= ways
+                every |= ways | floods
+        return frozenset(known), frozenset(every)
 
-    def _leaving(self, start: str, vid: int) -> frozenset[Place]:
-        known = self._from.get((start, vid))
-        if known is None:
-            numbers = {*self._on_ways(start, vid), *self._on_tree(start, vid), *self._members(vid)}
-            known = frozenset(
-                (node, self._names[node][port]) for node, port in numbers if port in self._names.get(node, {})
-            )
-            self._from[start, vid] = known
-        return known
+    def _leaving(self, start: str, vid: int) -> tuple[frozenset[Place], frozenset[Place]]:
+        found = self._known.get((start, vid))
+        if found is None:
+            ways = self._named({*self._on_ways(start, vid), *self._members(vid)})
+            found = self._known[start, vid] = ways, self._named(self._on_tree(start, vid))
+        return found
+
+    def _named(self, ports: Iterable[tuple[str, int]]) -> frozenset[Place]:
+        return frozenset((node, self._names[node][port]) for node, port in ports if port in self._names.get(node, {}))
 
     def _members(self, vid: int) -> Iterator[tuple[str, int]]:
         for node, members in self._fabric.members(vid).items():

@@ -26,6 +26,7 @@ from xenflow_app.homes import Homes
 from xenflow_app.migration import ENDED, Action, Event, State, step
 from xenflow_app.node import Node
 from xenflow_app.openflow.values import PacketIn
+from xenflow_app.queues import Queues
 from xenflow_app.steps import Steps
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ DRAIN_S = 1.0
 """How long the source goes on after nothing leads to it any more."""
 REPEAT_S = 1.0
 """How often the client is asked again to announce."""
+SHAPED_S = 3.0
+"""How long the queues that it hired may take to be in place; then it goes on without."""
+_SHAPED = frozenset({Event.INSTALLED, Event.IN_SYNC})
 HOLD_S = 60.0
 """How long a router whose VM has left, and has not arrived anywhere, is forwarded for."""
 KEPT = 100
@@ -76,7 +80,13 @@ class Moves:
     """See the module. `send` takes a node and a message for its server, and tells whether it can be sent."""
 
     def __init__(
-        self, nodes: Mapping[str, Node], facts: Facts, homes: Homes, steps: Steps, send: Callable[[Node, Message], bool]
+        self,
+        nodes: Mapping[str, Node],
+        facts: Facts,
+        homes: Homes,
+        steps: Steps,
+        queues: Queues,
+        send: Callable[[Node, Message], bool],
     ) -> None:
         self.under_way: dict[str, Migration] = {}
         self.ended: list[Migration] = []
@@ -84,6 +94,7 @@ class Moves:
         self._facts = facts
         self._homes = homes
         self._steps = steps
+        self._queues = queues
         self._send = send
         self._held: dict[tuple[str, str], float] = {}
         self._last = time.time_ns() // 1_000_000
@@ -115,6 +126,8 @@ class Moves:
         missing = {item.network for item in router.machine.interfaces} - node.networks.keys()
         if missing:
             return f"node {target} has no network {', '.join(sorted(missing))}"
+        if reason := self._queues.why_not(name, target):
+            return f"router {name!r} cannot keep on node {target} what it hired: {reason}"
         self._begin(name, source, target, planned=True)
         return ""
 
@@ -234,7 +247,7 @@ class Moves:
     def _true(self, move: Migration) -> list[Event]:
         """Return what is true of a migration now."""
         source, target = self._nodes[move.source], self._nodes[move.target]
-        events = [*sorted(move.truths)]
+        events = [event for event in sorted(move.truths) if event not in _SHAPED or self._shaped(move)]
         if target.machine(move.name) is not None:
             events.append(Event.ARRIVED)
             self._watch_sync(move, target)
@@ -249,6 +262,10 @@ class Moves:
         if self._now - move.since >= OVERDUE_S.get(move.state, float("inf")):
             events.append(Event.OVERDUE)
         return events
+
+    def _shaped(self, move: Migration) -> bool:
+        """Tell whether its queues are in place wherever it will need them, or have been waited for long enough."""
+        return self._now - move.since >= SHAPED_S or all(self._queues.applied(name) for name in self._nodes)
 
     def _watch_sync(self, move: Migration, target: Node) -> None:
         """Once the client's tables are complete on the target: wait until its packets follow them."""

@@ -8,14 +8,14 @@ change nothing here; machines, networks, links and homes do, and then all of it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from functools import partial
 
-from xenflow.bandwidth import PortQueues
+from xenflow.bandwidth import PortQueues, Queue
 from xenflow.model import Port, PortKind
 from xenflow.replica import Outbox
 from xenflow.wire import QUEUES_SCOPE, Message
-from xenflow_app import queueing
+from xenflow_app import classes, queueing
 from xenflow_app.admission import Admission
 from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import kind_of, owner_of
@@ -23,8 +23,10 @@ from xenflow_app.hires import Hire, Place, Ways, all_hires, capacity
 from xenflow_app.homes import Homes
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
-from xenflow_app.pipeline import Kind, Table
+from xenflow_app.pipeline import Kind
 
+Shaped = Mapping[Place, int]
+"""The ports that have queues, with their capacity in bit/s."""
 _GROUP = "queues"
 
 
@@ -83,8 +85,8 @@ class Queues:
         if hire is None or hire.key not in self.admission.admitted:
             return ""
         ways = Ways(self._nodes, self._fabric)
-        others = self.admission.without(hire, ways.of(hire, self._homes.places(name)))
-        places = ways.of(hire, frozenset({target}))
+        others = self.admission.without(hire, ways.of(hire, self._homes.places(name))[0])
+        places, _ = ways.of(hire, frozenset({target}))
         return others.no_room(hire, places, self._capacities(places))
 
     def advance(self) -> None:
@@ -106,15 +108,18 @@ class Queues:
         if not self._began:
             self._begin()
         ways = Ways(self._nodes, self._fabric)
-        places = {hire.key: ways.of(hire, self._starts(hire)) for hire in owners}
-        capacities = self._capacities(place for found in places.values() for place in found)
+        found = {hire.key: ways.of(hire, self._starts(hire)) for hire in owners}
+        ways_of = {key: known for key, (known, _) in found.items()}
+        every = {key: places for key, (_, places) in found.items()}
+        capacities = self._capacities(place for places in every.values() for place in places)
         first = self._queued_before() if not self.admission.admitted else set()
-        for key, reason in self.admission.update(owners, places, capacities, first).items():
+        for key, reason in self.admission.update(owners, ways_of, capacities, first).items():
             self._tell_refused(key, reason)
-        shaped = {place for place in self.admission.hired if capacities.get(place)}
-        self._slots.keep({hire.key for hire in owners if places[hire.key] & shaped})
-        self._plan_ports(owners, places, {place: capacities[place] for place in shaped})
-        self._plan_flows(owners, places, shaped)
+        shaped = {place: capacities[place] for place in self.admission.hired if capacities.get(place)}
+        present = [hire for hire in owners if not shaped.keys().isdisjoint(every[hire.key])]
+        self._slots.keep({hire.key for hire in present})
+        self._plan_ports(present, ways_of, every, shaped)
+        self._plan_flows(present, every, shaped.keys())
 
     def _begin(self) -> None:
         """What there is is known for the first time: from now on the servers are told."""
@@ -139,7 +144,7 @@ class Queues:
             owner_of(value)
             for node in self._nodes.values()
             for key, value in node.flows.actual.items()
-            if key[0] == Table.QUEUE and kind_of(value) == Kind.QUEUE
+            if classes.is_default(key) and kind_of(value) == Kind.QUEUE
         }
 
     def _tell_refused(self, key: str, reason: str) -> None:
@@ -149,24 +154,21 @@ class Queues:
             self._refuse(node, name if kind == "router" else "", f"{key}: its rate is not guaranteed: {reason}")
 
     def _plan_ports(
-        self, owners: list[Hire], places: Mapping[str, frozenset[Place]], shaped: Mapping[Place, int]
+        self, owners: list[Hire], ways: Mapping[str, Set[Place]], every: Mapping[str, Set[Place]], shaped: Shaped
     ) -> None:
         plans: dict[str, list[PortQueues]] = {name: [] for name in self._nodes}
-        for name, port in sorted(shaped):
-            node = self._nodes[name]
-            fact = node.port(port)
+        for place in sorted(shaped):
+            node = self._nodes[place[0]]
+            fact = node.port(place[1])
             if fact is None:
                 continue
             wires = partial(self._wires, fact, node)
-            queues = [
-                queue
-                for hire in sorted(owners, key=lambda item: not item.is_router)
-                if (name, port) in places[hire.key]
-                for queue in queueing.queues(
-                    hire, self._slots.of(hire.key), wires, admitted=hire.key in self.admission.admitted
-                )
-            ]
-            plans[name].append(PortQueues(port, shaped[name, port], tuple(queues)))
+            queues: list[Queue] = []
+            for hire in sorted(owners, key=lambda item: not item.is_router):
+                if place in every[hire.key]:
+                    sure = hire.key in self.admission.admitted and place in ways[hire.key]
+                    queues += queueing.queues(hire, self._slots.of(hire.key), wires, admitted=sure)
+            plans[node.name].append(PortQueues(fact.name, shaped[place], tuple(queues)))
         for name, wanted in plans.items():
             self._outbox(name).replace(wanted)
 
@@ -181,11 +183,9 @@ class Queues:
         interfaces = machine.interfaces if machine is not None else ()
         return [0 for item in interfaces if item.number == port.interface and agreed.get(item.network) == vid]
 
-    def _plan_flows(self, owners: list[Hire], places: Mapping[str, frozenset[Place]], shaped: set[Place]) -> None:
+    def _plan_flows(self, owners: list[Hire], every: Mapping[str, Set[Place]], shaped: Set[Place]) -> None:
         for node in self._nodes.values():
-            here = {
-                hire.key: hire for hire in owners if any(place[0] == node.name for place in places[hire.key] & shaped)
-            }
+            here = {hire.key: hire for hire in owners if any(at == node.name for at, _ in every[hire.key] & shaped)}
             for key in self._groups.get(node.name, set()) - here.keys():
                 node.flows.want_group((_GROUP, key), {})
             self._groups[node.name] = set(here)

@@ -22,9 +22,25 @@ from xenflow.model import (
     PortKind,
     pack_prefix,
 )
-from xenflow.replica import Outbox
+from xenflow.replica import Inbox, Outbox
 from xenflow.tls import TlsFiles
-from xenflow.wire import NODE_SCOPE, VERSION, Ack, Close, Confirm, Confirmed, Drain, Hello, Message, Progress, Role
+from xenflow.wire import (
+    NODE_SCOPE,
+    QUEUES_SCOPE,
+    VERSION,
+    Ack,
+    Begin,
+    Close,
+    Confirm,
+    Confirmed,
+    Drain,
+    End,
+    Hello,
+    Message,
+    Progress,
+    Role,
+    Update,
+)
 from xenflow_app.controller import Controller
 from xenflow_app.effects import ToPeer, ToSwitch
 from xenflow_app.openflow.values import Features, PacketIn, SwitchMessage, SwitchPort
@@ -53,6 +69,8 @@ class Server:
         self.acks: list[Ack] = []
         self.told: list[Message] = []
         self.confirms = True
+        self.queues = Inbox(QUEUES_SCOPE)
+        self.shapes = True
         self.marks = True
 
     def router(self, name: str) -> Outbox:
@@ -91,6 +109,7 @@ class World:
         server = self.servers[name]
         self.number += 1
         server.peer = self.number
+        server.queues.suspend()
         self.controller.peer_opened(server.peer, Identity(Role.NODE, name), Hello(VERSION, Role.NODE, name), self.now)
         for outbox in (server.node, *server.routers.values()):
             outbox.restart()
@@ -171,7 +190,11 @@ class World:
         server = next((item for item in self.servers.values() if item.peer == peer), None)
         if server is None:
             return
-        if isinstance(message, Ack):
+        if isinstance(message, Begin | Update | End):
+            seq = server.queues.receive(message).seq
+            if server.shapes and not isinstance(message, Begin):
+                self.controller.peer_message(peer, Ack(QUEUES_SCOPE, seq), self.now)
+        elif isinstance(message, Ack):
             server.acks.append(message)
         elif isinstance(message, Drain):
             if server.marks:

@@ -1,0 +1,233 @@
+"""Queues on a network in memory: on which ports, who is admitted, what a move and a failure do to them."""
+
+from __future__ import annotations
+
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.app.network import World, mac
+from xenflow.bandwidth import CONTROL_CLASS, Match, PortQueues, Queue, Selector, TrafficClass
+from xenflow.model import Machine, Network, Port
+from xenflow.wire import Problem, Progress
+from xenflow_app import classes
+from xenflow_app.openflow import actions, nxm
+from xenflow_app.pipeline import Table
+
+CHAIN = (("a", 1, "b", 1), ("b", 2, "c", 1))
+RING = (*CHAIN, ("c", 2, "a", 2))
+M = 1_000_000
+GATEWAY = bytes([10, 0, 0, 9])
+VOICE = TrafficClass("voice", 2 * M, 0, (Match(dscp=46),))
+
+
+def hire(world: World, node: str, name: str, rate: int, **more: object) -> None:
+    """The router's definition says what it has hired."""
+    server = world.servers[node]
+    machine = server.node.facts.of(Machine.KIND)[name.encode()]
+    server.node.put(msgspec.structs.replace(machine, rate=rate, **more))
+    world.settle()
+
+
+def limit(world: World, capacity: int) -> None:
+    """All trunks carry this."""
+    for server in world.servers.values():
+        for port in list(server.node.facts.of(Port.KIND).values()):
+            if isinstance(port, Port) and port.kind == "trunk":
+                server.node.put(msgspec.structs.replace(port, capacity=capacity))
+
+
+def network(cables: tuple[tuple[str, int, str, int], ...] = CHAIN, capacity: int = 100 * M) -> World:
+    """r1 on a, r2 on b, both in the network core; the host h1 on c."""
+    world = World("abc", cables)
+    limit(world, capacity)
+    world.network("core", 30)
+    world.network("edge", 40)
+    world.router("a", "r1", {"core": "10.0.0.1/24"}, 101)
+    world.router("b", "r2", {"core": "10.0.0.2/24"}, 111)
+    world.host("c", "h1", "core", GATEWAY, 200)
+    return world
+
+
+def queues(world: World, node: str) -> dict[str, dict[tuple[str, str], Queue]]:
+    facts = world.servers[node].queues.facts.of(PortQueues.KIND).values()
+    return {
+        fact.port: {(queue.owner, queue.name): queue for queue in fact.queues}
+        for fact in facts
+        if isinstance(fact, PortQueues)
+    }
+
+
+def main(world: World, node: str, owner: str) -> dict[str, int]:
+    """What the owner is sure of, by port."""
+    return {port: found[owner, ""].hired for port, found in queues(world, node).items() if (owner, "") in found}
+
+
+def queue_flows(world: World, node: str) -> dict[bytes, bytes]:
+    return {key: value for key, value in world.servers[node].switch.flows.items() if key[0] == Table.QUEUE}
+
+
+def test_nobody_hired_anything_so_there_are_no_queues() -> None:
+    world = network()
+    world.start()
+    assert all(not queues(world, node) for node in "abc")
+    assert all(server.queues.in_sync for server in world.servers.values())
+    assert all(len(queue_flows(world, node)) == 1 for node in "abc")
+
+
+def test_a_router_has_queues_where_its_frames_leave_and_nowhere_else() -> None:
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    assert main(world, "a", "r1") == {"t1": 20 * M}
+    assert main(world, "b", "r1") == {"t2": 20 * M}, "on its way through b, not back"
+    assert main(world, "c", "r1") == {}
+    hire(world, "b", "r2", 40 * M)
+    assert main(world, "b", "r2") == {"t1": 40 * M, "t2": 40 * M}
+    hire(world, "a", "r1", 0)
+    assert main(world, "a", "r1") == main(world, "b", "r1") == {}
+
+
+def test_frames_are_told_by_network_source_and_class() -> None:
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 20 * M, classes=(VOICE,), ceiling=50 * M)
+    found = queues(world, "b")["t2"]
+    default, voice, control = (found["r1", name] for name in ("", "voice", "control"))
+    assert (default.hired, voice.hired, control.control) == (18 * M, 2 * M, True)
+    assert (default.ceiling, voice.ceiling) == (50 * M, 50 * M)
+    assert default.selectors == (Selector(30, mac(101)),)
+    assert voice.selectors == (Selector(30, mac(101), 1),)
+    assert control.selectors == (Selector(30, mac(101), CONTROL_CLASS),)
+    flows = queue_flows(world, "b")
+    key = nxm.flow_key(Table.QUEUE, 120, reg0=30, dl_src=mac(101), vlan_tci=(0x1000 | 1 << 13, 0xF000))
+    assert flows[key][12:] == actions.set_queue(voice.id) + actions.resubmit(Table.EGRESS)
+    chosen = nxm.flow_key(Table.CLASS, 29999, reg0=30, dl_src=mac(101), dl_type=nxm.ETH_IPV6, nw_tos=46 << 2)
+    assert world.servers["a"].switch.flows[chosen][12:] == actions.set_vlan_pcp(1) + actions.resubmit(Table.LINK)
+
+
+def test_a_vif_with_a_capacity_has_queues_told_without_tags() -> None:
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 20 * M, classes=(VOICE,))
+    server = world.servers["c"]
+    machine = server.node.facts.of(Machine.KIND)[b"h1"]
+    assert isinstance(machine, Machine)
+    interface = msgspec.structs.replace(machine.interfaces[0], capacity=50 * M)
+    server.node.put(msgspec.structs.replace(machine, interfaces=(interface,)))
+    world.settle()
+    found = queues(world, "c")["h1"]
+    assert found["r1", ""].selectors == (Selector(0, mac(101)),)
+    assert found["r1", "voice"].selectors == (Selector(0, mac(101), -1, Match(dscp=46)),)
+    assert Selector(0, mac(101), -1, Match(protocol=89)) in found["r1", "control"].selectors
+
+
+def test_bridged_traffic_of_a_network_has_its_queue() -> None:
+    world = network()
+    for server in world.servers.values():
+        server.node.put(Network("core", 30, 5 * M))
+    world.start()
+    assert main(world, "b", "core") == {"t1": 5 * M, "t2": 5 * M}
+    assert queues(world, "b")["t1"]["core", ""].selectors == (Selector(30),)
+    assert queues(world, "b")["t2"]["r1", "control"].control, "who hired nothing keeps its adjacencies"
+
+
+def test_who_does_not_fit_is_refused_and_the_others_stay() -> None:
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 70 * M)
+    before = queues(world, "b")["t2"]["r1", ""]
+    hire(world, "b", "r2", 40 * M)
+    assert queues(world, "b")["t2"]["r1", ""] == before
+    assert main(world, "b", "r2") == {}
+    assert "70 Mbit/s of 100 Mbit/s are hired already" in world.controller.queues.admission.refused["router r2"]
+    problems = [item.text for item in world.servers["b"].told if isinstance(item, Problem)]
+    assert any("40 Mbit/s do not fit link b:t2" in text for text in problems)
+    hire(world, "a", "r1", 60 * M)
+    assert main(world, "b", "r2") == {"t1": 40 * M, "t2": 40 * M}, "there is room now"
+
+
+def test_a_link_that_fails_breaks_a_promise_loudly_and_takes_nothing_away(caplog: pytest.LogCaptureFixture) -> None:
+    world = network(RING)
+    world.start()
+    hire(world, "a", "r1", 60 * M)
+    hire(world, "b", "r2", 60 * M)
+    assert not world.controller.queues.admission.broken
+    trunk = world.servers["a"].node.facts.of(Port.KIND)[b"t2"]
+    world.servers["a"].node.put(msgspec.structs.replace(trunk, alive=False))
+    world.run(1.0)
+    (broken,) = [item for item in world.controller.queues.admission.broken if item.place == ("b", "t2")]
+    assert broken.hired == 120 * M
+    assert "promise broken link=b:t2" in caplog.text
+    assert main(world, "b", "r1")["t2"] == main(world, "b", "r2")["t2"] == 60 * M
+
+
+def test_a_controller_that_starts_keeps_who_was_admitted() -> None:
+    world = network()
+    world.start()
+    hire(world, "b", "r2", 70 * M)
+    hire(world, "a", "r1", 40 * M)
+    before = {node: queues(world, node) for node in "abc"}
+    flows = {node: dict(world.servers[node].switch.flows) for node in "abc"}
+    assert "router r1" in world.controller.queues.admission.refused
+    world.start()
+    assert {node: queues(world, node) for node in "abc"} == before
+    assert {node: dict(world.servers[node].switch.flows) for node in "abc"} == flows
+    assert "router r1" in world.controller.queues.admission.refused
+
+
+def test_a_server_that_comes_back_is_told_everything() -> None:
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    world.disconnect("a")
+    hire(world, "b", "r2", 30 * M)
+    world.connect("a")
+    world.run(1.0)
+    assert world.servers["a"].queues.in_sync
+    assert world.controller.queues.applied("a")
+    world.servers["b"].shapes = False
+    hire(world, "b", "r2", 31 * M)
+    assert not world.controller.queues.applied("b")
+
+
+def test_a_move_has_its_queues_before_it_and_none_behind_it() -> None:
+    world = network(RING)
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    assert world.controller.moves.start("r1", "b") == ""
+    world.settle()
+    define = next(item for item in world.servers["b"].told if type(item).__name__ == "Define")
+    peer = world.servers["b"].peer
+    assert peer is not None
+    world.controller.peer_message(peer, Progress(define.number, True), world.now)  # type: ignore[attr-defined]
+    world.settle()
+    assert main(world, "b", "r1") == {"t1": 20 * M, "t2": 20 * M}
+    assert main(world, "a", "r1"), "it is still there"
+    assert world.controller.moves.abort("r1") == ""
+    world.run(1.0)
+
+
+def test_a_move_to_where_its_rate_does_not_fit_is_refused() -> None:
+    world = network(RING)
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    hire(world, "b", "r2", 90 * M)
+    assert "router r1" not in world.controller.queues.admission.refused
+    assert "20 Mbit/s do not fit link b:t" in world.controller.queues.why_not("r1", "b")
+    assert "20 Mbit/s do not fit link b:t" in world.controller.moves.start("r1", "b")
+
+
+@given(st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(sorted))
+def test_blocks_of_ports(ports: list[int]) -> None:
+    first, last = ports
+    found = list(classes.blocks(first, last))
+    covered = [(value, value + 0xFFFF - mask) for value, mask in found]
+    assert covered[0][0] == first
+    assert covered[-1][1] == last
+    assert all(end + 1 == start for (_, end), (start, _) in itertools.pairwise(covered))
+    assert all(value & mask == value for value, mask in found)
+    assert len(found) <= 30
