@@ -110,6 +110,13 @@ class Decision(msgspec.Struct, frozen=True):
     removed: tuple[int, ...]
     are_quanta_compressed: bool = False
     """Hires are too far apart for quanta that are all proportional to them."""
+    are_ceilings_held: bool = False
+    """The `paper` policy left the ceilings as they were: all that is guaranteed is used, or nothing is measured yet."""
+
+    @property
+    def spare_bps(self) -> int:
+        """What the link has beyond all that was hired: level 1 hands it out."""
+        return max(0, self.capacity_bps - self.reserved_bps - self.hired_bps)
 
     @property
     def is_broken(self) -> bool:

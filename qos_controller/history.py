@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-NEARLY_ALL: Final = 0.98
+NEARLY_ALL: Final = 0.99
 """A class that uses this part of its ceiling uses nearly all that it may."""
 MAX_GAP: Final = 10.0
 """An interval longer than this many times `t_med_s` says nothing of now: the clock stepped, or we stood still."""
@@ -39,8 +39,8 @@ class Sample(msgspec.Struct, frozen=True, gc=False):
 class Load(msgspec.Struct, frozen=True, gc=False):
     """What a class has used: the mean of its last `k_med` rates.
 
-    `backlogged`: in each of the last `k_med` intervals it wanted more than it got. A burst of one interval is no
-    standing backlog unless `k_med` is 1.
+    `backlogged`: in the latest interval and in more than half of `k_med` it wanted more than it got. So a burst of one
+    interval is no standing backlog, unless `k_med` is 1, and the end of one shows at once.
     """
 
     rate_bps: float = 0.0
@@ -115,7 +115,7 @@ def _load(intervals: deque[_Interval], k_med: int, backlog_bytes: int) -> Load:
         return IDLE
     return Load(
         rate_bps=sum(interval.rate_bps for interval in intervals) / len(intervals),
-        backlogged=len(intervals) == k_med and all(interval.is_busy for interval in intervals),
+        backlogged=intervals[-1].is_busy and 2 * sum(interval.is_busy for interval in intervals) > k_med,
         last_bps=intervals[-1].rate_bps,
         backlog_bytes=backlog_bytes,
         drops=sum(interval.drops for interval in intervals),

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from qos_controller.decision import Ceilings, Decision, Policy, PolicyKind, Setting, Share, Weights
-from qos_controller.history import IDLE, NEARLY_ALL, Load
+from qos_controller.history import IDLE, Load
 from qos_controller.levels import (
     Owner,
     guarantees,
@@ -33,6 +33,8 @@ from qos_controller.quanta import is_too_wide, kernel_quantum, proportional_quan
 
 STEADY: Final = 0.01
 """A setting that would move by less than this part of itself is not written."""
+FULL: Final = 0.98
+"""Where this part of all guarantees is used, all is used: the `paper` policy leaves ceilings alone."""
 BURST_S: Final = 0.002
 """How long a class may send at once at its rate: the kernel wakes up late by about that."""
 MIN_RATE_BPS: Final = 1000
@@ -40,6 +42,16 @@ MIN_RATE_BPS: Final = 1000
 CONTROL_PRIO: Final = 0
 SHARED_PRIO: Final = 1
 DEFAULT: Final = Policy()
+
+
+class _Levels(NamedTuple):
+    """The result of levels 1 and 2 by owner, and C."""
+
+    weights: list[float]
+    guaranteed: list[float]
+    ceilings: list[float]
+    idle_bps: float
+    are_held: bool = False
 
 
 def decide(
@@ -55,24 +67,11 @@ def decide(
     owners = [_owner(party, loads, shared) for party in parties]
     hired = sum(party.hired_bps for party in parties)
     kept = min(1.0, shared / hired) if hired else 1.0
-    weights, guaranteed, ceilings, idle = _levels(policy, parties, owners, kept, shared, previous)
-    total = math.fsum(weights) or 1.0
-    shares = tuple(
-        Share(
-            party.owner,
-            party.minor,
-            tuple(item.queue for item in party.classes),
-            party.hired_bps,
-            owner.load_bps,
-            owner.backlogged,
-            weight / total,
-            guarantee,
-            ceiling,
-        )
-        for party, owner, weight, guarantee, ceiling in zip(parties, owners, weights, guaranteed, ceilings, strict=True)
-    )
+    levels = _levels(policy, parties, owners, kept, shared, previous)
+    shares = _shares(parties, owners, levels)
     wanted = _settings(link, parties, shares, loads, policy)
     settings = _steady(wanted, previous, link, kept)
+    gone = [minor for minor in previous if minor not in settings]
     return Decision(
         port=link.port,
         policy=policy,
@@ -81,12 +80,13 @@ def decide(
         hired_bps=hired,
         kept=kept,
         used_bps=math.fsum(owner.load_bps for owner in owners),
-        idle_bps=idle,
+        idle_bps=levels.idle_bps,
         shares=shares,
         settings=settings,
         changed=tuple(minor for minor, setting in settings.items() if previous.get(minor) != setting),
-        removed=tuple(minor for minor in reversed(list(previous)) if minor not in settings),
+        removed=tuple(sorted(gone, key=lambda minor: previous[minor].parent == LINK_MINOR)),
         are_quanta_compressed=_is_ours(policy) and is_too_wide(parties, link.frame_bytes),
+        are_ceilings_held=levels.are_held,
     )
 
 
@@ -109,32 +109,50 @@ def _levels(
     kept: float,
     shared_bps: int,
     previous: Mapping[int, Setting],
-) -> tuple[list[float], list[float], list[float], float]:
-    """Return weights, guarantees and ceilings by owner, and C."""
+) -> _Levels:
+    """Return what a policy gives each owner."""
     promised = [owner.hired_bps * kept for owner in owners]
     most = [max(rate, owner.most_bps) for rate, owner in zip(promised, owners, strict=True)]
-    weights = [owner.hired_bps for owner in owners]
+    weights = [float(owner.hired_bps) for owner in owners]
+    unused = unused_capacity(owners, shared_bps)
     if policy.kind is PolicyKind.STATIC:
-        return weights, promised, most, 0.0
+        return _Levels(weights, promised, most, unused)
     if policy.kind is PolicyKind.EQUATION_1_ONLY:
-        idle = unused_capacity(owners, shared_bps)
-        return weights, promised, raised_ceilings(owners, promised, idle), idle
+        return _Levels(weights, promised, raised_ceilings(owners, promised, unused) if previous else most, unused)
     if policy.weights is Weights.USAGE:
         weights = level_1_weights(owners)
     guaranteed = guarantees(owners, promised, weights, shared_bps)
     if policy.kind is PolicyKind.WORK_CONSERVING:
         idle = unused_guarantees(owners, guaranteed, shared_bps)
         if policy.ceilings is Ceilings.LINK:
-            return weights, guaranteed, most, idle
-        return weights, guaranteed, lent_ceilings(owners, guaranteed, idle), idle
-    idle = unused_capacity(owners, shared_bps)
-    if math.fsum(owner.load_bps for owner in owners) < NEARLY_ALL * math.fsum(guaranteed):
-        return weights, guaranteed, raised_ceilings(owners, guaranteed, idle), idle
+            return _Levels(weights, guaranteed, most, idle)
+        return _Levels(weights, guaranteed, lent_ceilings(owners, guaranteed, idle), idle)
+    if previous and math.fsum(owner.load_bps for owner in owners) < FULL * math.fsum(guaranteed):
+        return _Levels(weights, guaranteed, raised_ceilings(owners, guaranteed, unused), unused)
     held = [
         max(rate, min(limit, previous[party.minor].ceil_bps if party.minor in previous else limit))
         for party, rate, limit in zip(parties, guaranteed, most, strict=True)
     ]
-    return weights, guaranteed, held, idle
+    return _Levels(weights, guaranteed, held, unused, are_held=True)
+
+
+def _shares(parties: Sequence[Group], owners: Sequence[Owner], levels: _Levels) -> tuple[Share, ...]:
+    """Return what each owner gets, with what it was decided from."""
+    total = math.fsum(levels.weights) or 1.0
+    return tuple(
+        Share(
+            owner=party.owner,
+            minor=party.minor,
+            queues=tuple(item.queue for item in party.classes),
+            hired_bps=party.hired_bps,
+            load_bps=owner.load_bps,
+            backlogged=owner.backlogged,
+            weight=levels.weights[i] / total,
+            guarantee_bps=levels.guaranteed[i],
+            ceiling_bps=levels.ceilings[i],
+        )
+        for i, (party, owner) in enumerate(zip(parties, owners, strict=True))
+    )
 
 
 def _settings(
