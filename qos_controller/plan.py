@@ -3,7 +3,7 @@
 Place in the flow: the app's *PortQueues* facts -> `link_plan` -> `policy.decide` -> settings of HTB classes.
 
     1: (qdisc) -- 1:fffe the link -+- 1:1      queue 0, alone of its owner: a leaf
-                                   +- 1:f003   an owner with several classes: an inner class ("group")
+                                   +- 1:8003   an owner with several classes: an inner class ("group")
                                    |    +- 1:3     queue 2, voice
                                    |    '- 1:4     queue 3, bulk
                                    '- 1:5      queue 4, control: a leaf of its own, outside of what is shared
@@ -25,7 +25,7 @@ FRAME_BYTES: Final = 1522
 """An Ethernet frame of 1500 bytes of payload with one VLAN tag, as HTB counts it."""
 LINK_MINOR: Final = 0xFFFE
 """HTB minor of the class that is the link; all others borrow from it."""
-GROUP_MINOR: Final = 0xF000
+GROUP_MINOR: Final = 0x8000
 """HTB minors of groups begin behind this one."""
 MAX_QUEUE: Final = GROUP_MINOR - 1
 """The largest queue id: its minor is one larger, and must not be a group's."""

@@ -19,8 +19,8 @@ MAX_CLASSES = 6
 """Classes that a router may define: the priority code points between DEFAULT_CLASS and CONTROL_CLASS."""
 CONTROL_CLASS = 7
 """Routing protocols, ARP and neighbor discovery; priority code point 7 is network control (IEEE 802.1Q, annex I)."""
-MAX_QUEUE = 0xFFFE
-"""The largest queue id: HTB's minor numbers have 16 bits, and are one larger."""
+MAX_QUEUE = 0x7FFB
+"""The largest queue id: one half of HTB's minor numbers is for queues, the other for classes above them."""
 MAX_RATE = 1 << 43
 """More than 8 Tbit/s is a mistake."""
 
