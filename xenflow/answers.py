@@ -211,8 +211,9 @@ class Visit(msgspec.Struct, frozen=True):
 class Outcome(msgspec.Struct, frozen=True):
     """How a packet, or one copy of it, ends.
 
-    `kind`: delivered; slow (a VM forwards it); answered (a VM tells the sender why not); copied (flooded); left (by an
-    access port); dropped; controller (reactive: it decides); unknown.
+    `kind`: delivered; slow (a VM forwards it); answered (a VM tells the sender why not); replied (by the
+    switch, to who asks for a router's MAC address); copied (flooded); left (by an access port); dropped; controller
+    (reactive: it decides); unknown.
     `condition` says when this happens, if it depends on something (an ECMP hash).
     """
 

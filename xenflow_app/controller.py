@@ -43,6 +43,7 @@ from xenflow.wire import (
 )
 from xenflow_app import queries
 from xenflow_app.announcements import ReservedFrames
+from xenflow_app.answering import Answering
 from xenflow_app.arrivals import Arrivals
 from xenflow_app.datapath import Datapath
 from xenflow_app.discovery import Discovery
@@ -101,9 +102,10 @@ class Controller:
         self._peers: dict[int, Identity] = {}
         self._switches: dict[int, Node] = {}
         self._strays: dict[int, Features] = {}
-        self.homes = Homes(self.nodes, self.fabric)
+        self.answering = Answering(self.flows)
+        self.homes = Homes(self.nodes, self.fabric, self.answering)
         reactive = settings.reactive if self.reactive else None
-        self._facts = Facts(self.nodes, self.fabric, self.homes, reactive, self._problem)
+        self._facts = Facts(self.nodes, self.fabric, self.homes, self.answering, reactive, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
         self.queues = Queues(self.nodes, self.fabric, self.homes, self._facts.networks, self._tell, self._problem)
         self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self.queues, self._tell)

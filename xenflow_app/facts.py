@@ -15,7 +15,8 @@ from typing import Protocol
 from xenflow.model import Key, Machine, MachineKind, Network
 from xenflow.replica import Change, Inbox
 from xenflow.wire import NODE_SCOPE, Begin, End, Update
-from xenflow_app import classes, pipeline
+from xenflow_app import answering, classes, pipeline
+from xenflow_app.answering import Answering, answers_of
 from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import FABRIC, Owner
 from xenflow_app.homes import Homes
@@ -45,13 +46,20 @@ class Facts:
     """See the module. With `reactive`, routers get exact flows at first packets."""
 
     def __init__(
-        self, nodes: Mapping[str, Node], fabric: Fabric, homes: Homes, reactive: Reactive | None, refuse: Refuse
+        self,
+        nodes: Mapping[str, Node],
+        fabric: Fabric,
+        homes: Homes,
+        answers: Answering,
+        reactive: Reactive | None,
+        refuse: Refuse,
     ) -> None:
         self.networks = Networks()
         self.watcher: Watcher | None = None
         self._homes = homes
         self._nodes = nodes
         self._fabric = fabric
+        self._answers = answers
         self._reactive = reactive
         self._refuse = refuse
         self._ids = Ids()
@@ -68,7 +76,7 @@ class Facts:
                 return kinds
             node.known = True
             log.info("node in sync node=%s ports=%d machines=%d", node.name, len(node.ports), len(node.machines))
-            static = pipeline.static(reactive=self._reactive is not None) | classes.static()
+            static = pipeline.static(reactive=self._reactive is not None) | answering.static() | classes.static()
             node.flows.want_group((FABRIC, "static"), static)
             changed = list(node.inbox.facts)
         self._plan_changed(node, changed)
@@ -100,12 +108,15 @@ class Facts:
     def in_sync(self, node: Node, owner: Owner) -> bool:
         """Tell whether all that the owner wants on the node is known, so that the rest may be deleted.
 
-        What a router left behind on a node stays until the node where it runs now routes for it.
+        What a router left behind on a node stays until the node where it runs now routes for it. What is installed for
+        a router that is not known stays until all nodes are.
         """
         if not node.in_sync(owner, settled=self._fabric.settled):
             return False
         routers = [router for other in self._nodes.values() for router in other.routers.values()]
-        elsewhere = [router for router in routers if router.number == owner]
+        elsewhere = [router for router in routers if owner in (router.number, answers_of(router.number))]
+        if not elsewhere and not self._fabric.settled:
+            return False
         return all(router.planned for router in elsewhere) and not (elsewhere and self._fabric.moving)
 
     def _plan_ports(self, node: Node, names: set[str]) -> None:
@@ -119,6 +130,7 @@ class Facts:
     def _plan_all_ports(self) -> None:
         for node in self._nodes.values():
             if node.known:
+                self._answers.know(node.name, self.networks.agreed(node.name).values())
                 for machine in node.machines:
                     self._machine(node, machine.name)
                 self._plan_ports(node, {port.name for port in node.ports})

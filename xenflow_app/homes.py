@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 from xenflow.model import Interface
 from xenflow_app import pipeline
+from xenflow_app.answering import Answering, Claim
 from xenflow_app.fabric import Fabric, Location, Member
 from xenflow_app.node import Node
 from xenflow_app.router import Router
@@ -21,9 +22,10 @@ from xenflow_app.router import Router
 class Homes:
     """See the module. What it keeps true: a router that runs somewhere has a home, and its home routes."""
 
-    def __init__(self, nodes: Mapping[str, Node], fabric: Fabric) -> None:
+    def __init__(self, nodes: Mapping[str, Node], fabric: Fabric, answering: Answering) -> None:
         self._nodes = nodes
         self._fabric = fabric
+        self._answering = answering
         self.revision = 0
         """Grows whenever a router's places change."""
         self._home: dict[str, str] = {}
@@ -108,11 +110,15 @@ class Homes:
 
     def plan(self, name: str, *, hold: bool = False) -> None:
         """Plan how the router is entered and how its VM is reached, on every node that has its tables."""
+        number = None
         for node in self._nodes.values():
             router = node.routers.get(name)
             if router is not None:
+                number = router.number
                 for interface in router.machine.interfaces:
                     self._plan_interface(node, router, interface)
+        if number is not None:
+            self._answering.claim(number, self._claims(name))
         home = self._nodes.get(self._home.get(name, ""))
         router = None if home is None else home.routers.get(name)
         if home is None or router is None or name in self._arriving:
@@ -122,6 +128,20 @@ class Homes:
             vid = router.vids.get(interface.number)
             if port is not None and vid is not None:
                 self._fabric.locate(vid, interface.mac, Location(home.name, Member(port, None)), hold=hold)
+
+    def _claims(self, name: str) -> list[Claim]:
+        """Return the addresses that the switches answer for: what the router says it has, and may have."""
+        home = self._home.get(name, "")
+        found = [self._router(node, name) for node in (home, *sorted(self._routing.get(name, set()) - {home}))]
+        routers = [router for router in found if router is not None]
+        claims: list[Claim] = []
+        for number in {item.number for router in routers for item in router.machine.interfaces}:
+            router = next((item for item in routers if item.routes_at(number)), None)
+            interface = None if router is None else router.interface(number)
+            if router is not None and interface is not None and number in router.vids:
+                vid = router.vids[number]
+                claims += [Claim(vid, address, interface.mac, router.number) for address in router.own(interface)]
+        return claims
 
     def _plan_interface(self, node: Node, router: Router, interface: Interface) -> None:
         number, vid = interface.number, router.vids.get(interface.number)

@@ -3,10 +3,11 @@
 Place in the flow: facts -> FIB -> *flows as bytes* -> FlowTable. Each function returns the flows of one key, so that
 one change replans one key. Nothing here keeps state.
 
-    admission -> (learn) -> link -> local -> fib -> on-link / ecmp -> neighbor -> rewrite -> back to link
-                              |       |                                  |
-                              |       +---------- machine (slow path) <--+
-                              +-> egress -> gate -> flood
+    admission -> (learn) -> request -> link -> local -> fib -> on-link / ecmp -> neighbor -> rewrite -> back to link
+                               |         |       |                                  |
+                             answer      |       +---------- machine (slow path) <--+
+                               |         +-> egress -> gate -> flood
+                               +-> (advertise) -> return
 
 Registers: 0 VLAN id of the network that the packet is in, 1 number of the router's interface it came to, 2 router id,
 3 next hop id, 4 number of the interface it leaves by, 5 "too big" (one bit), 6 ECMP group id, 7 "from an edge" (one
@@ -59,6 +60,8 @@ class Table(IntEnum):
     ADMISSION = 0
     LEARN = 5
     LEARN_LIMIT = 6
+    REQUEST = 7
+    ANSWER = 8
     CLASS = 9
     LINK = 10
     LOCAL = 20
@@ -70,6 +73,8 @@ class Table(IntEnum):
     BUCKET = 36
     NEIGHBOR = 40
     REWRITE = 45
+    ADVERTISE = 46
+    RETURN = 47
     QUEUE = 48
     EGRESS = 50
     GATE = 59
@@ -92,6 +97,7 @@ class Kind(IntEnum):
     EXACT = 11
     LIMIT = 12
     WILDCARD = 13
+    ANSWER = 14
     CLASS = 15
     QUEUE = 16
 
@@ -123,6 +129,8 @@ def goto(table: Table) -> bytes:
 
 
 _TO_MACHINE = goto(Table.MACHINE)
+_FROM_EDGE = goto(Table.REQUEST)
+"""Where a frame goes on that a vif or an access port sent."""
 _DROP = b""
 
 
@@ -140,7 +148,7 @@ def static(*, reactive: bool) -> Flows:
     sheet.add(admission, 64500, _DROP, dl_dst=PROBE_MAC)
     sheet.add(admission, 64500, _DROP, dl_dst=(bytes.fromhex("0180c2000000"), bytes.fromhex("fffffffffff0")))
     sheet.add(admission, 0, _DROP)
-    sheet.add(Table.LEARN, 0, goto(Table.LEARN_LIMIT) + goto(Table.LINK))
+    sheet.add(Table.LEARN, 0, goto(Table.LEARN_LIMIT) + _FROM_EDGE)
     sheet.add(Table.LEARN_LIMIT, 0, _learn_limit())
     sheet.add(Table.LINK, 0, goto(Table.QUEUE))
     _static_local(sheet, Table.EXACT if reactive else Table.FIB)
@@ -195,9 +203,9 @@ _SPECIAL_V6 = ((bytes.fromhex("fe80") + bytes(14), 10), (b"\xff" + bytes(15), 8)
 # -- admission --------------------------------------------------------------------------------------------------------
 
 
-def _enter(vid: int, then: Table) -> bytes:
+def _enter(vid: int, then: bytes) -> bytes:
     """Note the network, tag the frame with it, go on."""
-    return actions.load(NETWORK, vid) + actions.set_vlan_vid(vid) + goto(then)
+    return actions.load(NETWORK, vid) + actions.set_vlan_vid(vid) + then
 
 
 def admit_vif(port: int, vid: int, mac: bytes, addresses: Sequence[bytes], owner: Owner, *, router: bool) -> Flows:
@@ -206,7 +214,7 @@ def admit_vif(port: int, vid: int, mac: bytes, addresses: Sequence[bytes], owner
     A router may send packets from any IP source (it forwards); a host only from its addresses.
     """
     sheet = Sheet(Kind.ADMISSION, owner)
-    enter = _enter(vid, Table.LINK)
+    enter = _enter(vid, _FROM_EDGE)
     v4 = [address for address in addresses if len(address) == 4]
     v6 = [address for address in addresses if len(address) == 16]
     frame: MatchFields = {"in_port": port, "dl_src": mac}
@@ -271,9 +279,11 @@ def admit_access(port: int, vlans: Mapping[int, int]) -> Flows:
     _refuse_double_tags(sheet, port)
     for wire, vid in vlans.items():
         tci = VLAN_PRESENT | wire if wire else 0
-        sheet.add(
-            Table.ADMISSION, 30000, _enter(vid, Table.LEARN), in_port=port, vlan_tci=(tci, VLAN_PRESENT | VLAN_VID)
-        )
+        enter = _enter(vid, goto(Table.LEARN))
+        sheet.add(Table.ADMISSION, 30000, enter, in_port=port, vlan_tci=(tci, VLAN_PRESENT | VLAN_VID))
+        if wire:
+            back = actions.set_vlan_vid(wire) + actions.output(actions.IN_PORT)
+            sheet.add(Table.RETURN, 100, back, in_port=port, reg0=vid)
     return sheet.flows
 
 
@@ -293,7 +303,7 @@ def refuse_source(vid: int, mac: bytes) -> Flows:
 def learned(port: int, vid: int, mac: bytes, idle_timeout_s: int) -> Flows:
     """Return the flow that knows a source behind an access port; it ages by itself, and the switch says so."""
     key = nxm.flow_key(Table.LEARN, 100, in_port=port, reg0=vid, dl_src=mac)
-    return {key: actions.value(cookie(Kind.LEARNED, FABRIC), goto(Table.LINK), idle_timeout_s)}
+    return {key: actions.value(cookie(Kind.LEARNED, FABRIC), _FROM_EDGE, idle_timeout_s)}
 
 
 # -- a router ---------------------------------------------------------------------------------------------------------

@@ -107,6 +107,12 @@ class Router:
             return interface.own
         return tuple(sorted({item.address[:-1] for item in self.addresses.values() if item.link == interface.number}))
 
+    def own(self, interface: Interface) -> list[bytes]:
+        """Return the addresses (packed) that the router has on the interface, as reported, and may claim."""
+        claims = set(self.claims(interface))
+        reported = {item.address[:-1] for item in self.addresses.values() if item.link == interface.number}
+        return sorted(reported & claims)
+
     def routes_at(self, number: int) -> bool:
         """Tell whether the switch routes what comes in there; else it goes to the VM like to any machine.
 

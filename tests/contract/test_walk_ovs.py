@@ -20,6 +20,7 @@ import pytest
 from tests.private_ovs import PrivateSwitch, SwitchClient, private_switch
 from tests.unit.app.network import World, mac
 from xenflow.model import (
+    Address,
     Hop,
     Interface,
     Link,
@@ -30,12 +31,13 @@ from xenflow.model import (
     PortKind,
     Route,
     RouteKind,
+    link_local_of,
     pack_mac,
     pack_prefix,
 )
 from xenflow_app import frame
 from xenflow_app.frame import Frame
-from xenflow_app.openflow import fields, messages, text
+from xenflow_app.openflow import fields, messages, nxm, text
 from xenflow_app.openflow.messages import Command
 from xenflow_app.walk import Tables, Walk, explore
 
@@ -43,8 +45,11 @@ pytestmark = [pytest.mark.root, pytest.mark.ovs]
 
 TRUNK, PARALLEL, HOST, ACCESS = 11, 12, 1, 30
 R1, R2 = 101, 111
-Seen = tuple[int, int | None, bytes, bytes, int]
-"""Port, VLAN id, Ethernet source and destination, TTL of what left."""
+Seen = tuple[int, int | None, bytes, bytes, int, tuple[int, ...]]
+"""Port, VLAN id, Ethernet source and destination, TTL of what left; and what it says of neighbors."""
+ARP = {"sip": fields.ARP_SPA, "tip": fields.ARP_TPA, "op": fields.ARP_OP, "sha": fields.ARP_SHA, "tha": fields.ARP_THA}
+ND = {"target": fields.ND_TARGET, "tll": fields.ND_TLL, "nd_reserved": fields.ND_RESERVED}
+ND |= {"nd_options_type": fields.ND_OPTIONS_TYPE}
 
 
 def packed(address: str) -> bytes:
@@ -59,6 +64,8 @@ def plan() -> World:
     r1 = world.router("a", "r1", {"lan": "10.0.1.1/24", "core": "10.0.9.1/24"}, R1)
     r2 = world.router("a", "r2", {"core": "10.0.9.2/24", "lan2": "10.0.2.1/24"}, R2)
     r2.put(Link(2, "eth2", mac(R2 + 1), 1400, True))
+    for address in ("2001:db8:1::1/64", f"{ip_address(link_local_of(mac(R1)))}/64"):
+        r1.put(Address(1, packed(address.split("/")[0]) + b"\x40"))
     for outbox, link, address, number in (
         (r1, 1, "10.0.1.10", HOST), (r1, 1, "2001:db8:1::10", HOST), (r1, 1, "10.0.1.11", 2),
         (r1, 2, "10.0.9.2", R2), (r1, 2, "fe80::2", R2),
@@ -151,14 +158,30 @@ def _execute(line: str, packet: Frame, ports: dict[int, int], sent: list[Seen]) 
     return packet
 
 
+SETS = {
+    "eth": {"src": fields.ETH_SRC, "dst": fields.ETH_DST},
+    "ipv4": {"ttl": fields.IP_TTL},
+    "ipv6": {"hlimit": fields.IP_TTL, "src": fields.IPV6_SRC, "dst": fields.IPV6_DST},
+    "icmpv6": {"type": fields.ICMP6_TYPE},
+    "arp": ARP,
+    "nd": {"target": fields.ND_TARGET, "tll": fields.ND_TLL},
+    "nd_ext": {"nd_reserved": fields.ND_RESERVED, "nd_options_type": fields.ND_OPTIONS_TYPE},
+}
+
+
 def _set(rest: str, packet: Frame) -> Frame:
-    if rest.startswith("eth("):
-        for name, header in (("src", fields.ETH_SRC), ("dst", fields.ETH_DST)):
-            if f"{name}=" in rest:
-                packet = packet.put(header, int.from_bytes(pack_mac(_value(rest, name)), "big"))
-        return packet
-    assert rest.startswith(("ipv4(", "ipv6(")), rest
-    return packet.put(fields.IP_TTL, int(_value(rest, "ttl" if "ttl=" in rest else "hlimit")))
+    kind, _, rest = rest.partition("(")
+    for name, header in SETS[kind].items():
+        if re.search(rf"\b{name}=", rest):
+            packet = packet.put(header, _number(_value(rest, name)))
+    return packet
+
+
+def _number(text: str) -> int:
+    """Return a MAC address, an IP address, or a number, as a number."""
+    if re.fullmatch("([0-9a-f]{2}:){5}[0-9a-f]{2}", text):
+        return int.from_bytes(pack_mac(text), "big")
+    return int(ip_address(text)) if "." in text or ":" in text else int(text, 0)
 
 
 def _value(rest: str, name: str) -> str:
@@ -180,7 +203,13 @@ def _parts(line: str) -> list[str]:
 
 def _seen(port: int, packet: Frame) -> Seen:
     macs = packet.packed(fields.ETH_SRC), packet.packed(fields.ETH_DST)
-    return (port, packet.vid, *macs, packet.get(fields.IP_TTL))
+    says: tuple[int, ...] = ()
+    if packet.get(fields.ETH_TYPE) == nxm.ETH_ARP:
+        says = tuple(packet.get(header) for header in ARP.values())
+    elif packet.get(fields.ICMP6_TYPE) in (135, 136):
+        kinds = (fields.ICMP6_TYPE, fields.IPV6_SRC, fields.IPV6_DST, *ND.values())
+        says = tuple(packet.get(header) for header in kinds)
+    return (port, packet.vid, *macs, packet.get(fields.IP_TTL), says)
 
 
 def model(walk: Walk) -> list[Seen]:
@@ -262,6 +291,53 @@ def test_arp_and_neighbor_discovery(real: Real) -> None:
             packet = packet.put(link_layer, int.from_bytes(mac(HOST), "big"))
         allowed += bool(check(real, packet, HOST))
     assert allowed
+
+
+def test_who_asks_for_a_router_is_answered_where_it_asks(real: Real) -> None:
+    group, asked = bytes.fromhex("3333ff000001"), packed("2001:db8:1::1")
+    for port, wire, number, vid in ((HOST, 0, HOST, 10), (R2, 0, R2, 20), (ACCESS, 5, 500, 20), (TRUNK, 10, 2, 10)):
+        own, target = ("10.0.1.10", "10.0.1.1") if vid == 10 else ("10.0.9.2", "10.0.9.1")
+        router = mac(R1 if vid == 10 else R1 + 1)
+        for to in (frame.BROADCAST, router):
+            request = frame.arp_request(mac(number), (packed(own), packed(target)))
+            request = request.put(fields.ETH_DST, int.from_bytes(to, "big"))
+            left = check(real, frame.tagged(request, wire) if wire else request, port)
+            if port == TRUNK:
+                assert all(out[2] == mac(number) for out in left)
+                continue
+            says = tuple(
+                int.from_bytes(item, "big") for item in (packed(target), packed(own), b"\2", router, mac(number))
+            )
+            assert left == [(port, wire or None, router, mac(number), 0, says)]
+    for to, option in ((group, HOST), (mac(R1), HOST), (mac(R1), 0)):
+        request = solicitation("2001:db8:1::10", "2001:db8:1::1", to, option)
+        (out,) = check(real, request, HOST)
+        option_says = int.from_bytes(mac(R1), "big")
+        assert out[:5] == (HOST, None, mac(R1), mac(HOST), 255)
+        assert out[5][:4] == (136, *(int.from_bytes(item, "big") for item in (asked, packed("2001:db8:1::10"), asked)))
+        assert out[5][4:] == (option_says, 0xE0000000, 2)
+
+
+def test_what_is_asked_that_nobody_can_be_told_goes_on(real: Real) -> None:
+    group = bytes.fromhex("3333ff000001")
+    for request, port in (
+        (solicitation("::", "2001:db8:1::1", group, 0), HOST),
+        (solicitation("2001:db8:1::10", "2001:db8:1::1", group, 0), HOST),
+        (solicitation("2001:db8:1::10", "2001:db8:1::1", group, HOST).put(fields.IP_TTL, 254), HOST),
+        (solicitation("2001:db8:1::10", "2001:db8:1::99", group, HOST), HOST),
+        (frame.arp_request(mac(R1), (packed("10.0.1.1"), packed("10.0.1.1"))), R1),
+        (frame.arp_request(mac(R1), (bytes(4), packed("10.0.1.1"))), R1),
+    ):
+        left = check(real, request, port)
+        assert left
+        assert all(out[2] == request.packed(fields.ETH_SRC) and out[0] != port for out in left)
+
+
+def solicitation(source: str, target: str, to: bytes, option: int) -> Frame:
+    """Ask for a target, with the sender's MAC in an option, or without one."""
+    asked = frame.ip((mac(HOST), to), (packed(source), packed("ff02::1:ff00:1")), 255, 72, 58)
+    asked = asked.put(fields.ICMP6_TYPE, 135).put(fields.ND_TARGET, int.from_bytes(packed(target), "big"))
+    return asked.put(fields.ND_SLL, int.from_bytes(mac(option), "big")) if option else asked
 
 
 def test_a_group_of_next_hops_is_one_of_what_the_model_offers(real: Real) -> None:

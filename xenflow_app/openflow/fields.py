@@ -54,6 +54,10 @@ IP_FRAG = _header(1, 26, 1)
 IP_TTL = _header(1, 29, 1)
 COOKIE = _header(1, 30, 8)
 """Only in requests (dump, delete), never in a flow's own match."""
+ND_RESERVED = _header(0x1000, 1, 4)
+"""The flags of a neighbor advertisement (R, S and O are the highest bits), and 29 bits that are zero."""
+ND_OPTIONS_TYPE = _header(0x1000, 2, 1)
+"""The type of the option that a neighbor discovery packet begins with."""
 
 NAMES = {
     IN_PORT: "NXM_OF_IN_PORT",
@@ -86,6 +90,8 @@ NAMES = {
     ND_TLL: "NXM_NX_ND_TLL",
     IP_FRAG: "NXM_NX_IP_FRAG",
     IP_TTL: "NXM_NX_IP_TTL",
+    ND_RESERVED: "ERICOXM_OF_ICMPV6_ND_RESERVED",
+    ND_OPTIONS_TYPE: "ERICOXM_OF_ICMPV6_ND_OPTIONS_TYPE",
 }
 """Names as Open vSwitch prints them."""
 

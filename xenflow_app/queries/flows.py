@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from xenflow.answers import FlowStatus, Page
-from xenflow_app.flowtable import FABRIC, FlowKey, FlowTable, kind_of, owner_of
+from xenflow_app.answering import answers_of
+from xenflow_app.flowtable import FlowKey, FlowTable, kind_of, owner_of
 from xenflow_app.openflow import text
 from xenflow_app.pipeline import Table
 from xenflow_app.queries.names import Names, QueryError, find_node, kind_name, table_name
@@ -33,7 +34,8 @@ def flows(controller: Controller, arguments: Mapping[str, str]) -> Page[FlowStat
         router = node.routers.get(arguments["router"])
         if router is None:
             raise QueryError(f"no router {arguments['router']!r} runs on {node.name}; there: {', '.join(node.routers)}")
-        keys = [key for key in keys if owner_of(table.actual.get(key) or table.desired[key]) == router.number]
+        owners = (router.number, answers_of(router.number))
+        keys = [key for key in keys if owner_of(table.actual.get(key) or table.desired[key]) in owners]
     return page(map(turn, keys), arguments, lambda key: row(names, table, turn(key)))
 
 
@@ -57,13 +59,12 @@ def row(names: Names, table: FlowTable, key: FlowKey) -> FlowStatus:
     value = table.actual.get(key)
     state = state_of(table, key)
     rule = Rule(key, table.desired[key] if value is None else value)
-    owner = owner_of(rule.value)
     return FlowStatus(
         table=rule.table,
         table_name=table_name(rule.table),
         priority=rule.priority,
         kind=kind_name(kind_of(rule.value)),
-        owner="" if owner == FABRIC else names.router_name(owner),
+        owner=names.owner_name(owner_of(rule.value)),
         words=purpose(names, rule),
         text=text.flow(rule.key, rule.value),
         state=state,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from xenflow.model import Interface, MachineKind, Port, PortKind, address_text, mac_text
 from xenflow_app import pipeline
+from xenflow_app.answering import answers_of
+from xenflow_app.flowtable import FABRIC, Owner
 
 if TYPE_CHECKING:
     from xenflow_app.controller import Controller
@@ -92,6 +94,12 @@ class Names:
         """Return a router's name."""
         router = self._routers.get(number)
         return f"router {number:#x}" if router is None else router.name
+
+    def owner_name(self, owner: Owner) -> str:
+        """Return the name of the router whose flows these are, or whose answers; empty for those of no router."""
+        if owner == FABRIC:
+            return ""
+        return self.router_name(owner if owner in self._routers else answers_of(owner))
 
     def link(self, router: int, number: int) -> str:
         """Return a router's interface by number: the kernel's name, and the network."""

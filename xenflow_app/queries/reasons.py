@@ -27,6 +27,8 @@ class Kind(enum.StrEnum):
     """To a router's VM, which forwards it, or finds out how to."""
     ANSWERED = "answered"
     """To a router's VM, which tells the sender that it cannot be forwarded."""
+    REPLIED = "replied"
+    """The switch itself answers, to who asked for a router's MAC address."""
     COPIED = "copied"
     """A copy, because of flooding."""
     LEFT = "left"
@@ -161,6 +163,12 @@ def _no_flow(router: Router, route: Route, rule: Rule) -> str:
     if key in router.flows.desired:
         return f"the flow of the route {said} is {state_of(router.flows, key)}"
     return f"the route {said} has no flow: max_flows = {router.machine.max_flows} is reached"
+
+
+def replied(names: Names, walk: Walk) -> str:
+    """Return what the switch answers to who asked for a MAC address."""
+    hit = next(hit for hit in walk.hits if hit.table == Table.ANSWER)
+    return "" if hit.rule is None else f"the switch answers: {purpose(names, hit.rule)}"
 
 
 # -- dropped -----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MOST_VISITS = 64
 MOST_DEPTH = 32
 """Nodes in a row; more than that is a loop."""
-_ARRIVES = {Kind.DELIVERED, Kind.SLOW, Kind.LEFT}
+_ARRIVES = {Kind.DELIVERED, Kind.SLOW, Kind.LEFT, Kind.REPLIED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,9 @@ class _Tracer:
         port = names.port(sent.port)
         where = f"{visit.node}:{names.port_name(sent.port)}"
         queue = f", queue {sent.queue}" if sent.queue is not None else ""
-        if port is None:
+        if walk.hits[sent.hit].table == Table.RETURN:
+            kind, words = Kind.REPLIED, reasons.replied(names, walk)
+        elif port is None:
             kind, words = Kind.UNKNOWN, f"out of port {sent.port}, of which nothing is known"
         elif not names.node.is_up(port):
             kind, words = Kind.DROPPED, f"{names.port_words(sent.port)} is down"

@@ -99,6 +99,43 @@ def _learn_limit(_names: Names, rule: Rule) -> str:
     return "reported a moment ago: stay silent" if rule.priority else "report the source to the controller"
 
 
+def _request(_names: Names, rule: Rule) -> str:
+    if not rule.priority:
+        return "everything else: go on"
+    return f"{_questions(rule)}: does the switch answer it?"
+
+
+def _answer(names: Names, rule: Rule) -> str:
+    vid = rule.number(fields.REG0)
+    if vid is None:
+        if not rule.priority:
+            return "an address that no router of ours has: go on"
+        how = "from no address" if fields.IPV6_SRC in rule.matched else "to a group without the MAC address of who asks"
+        return f"{_questions(rule)} {how}: go on, nobody could be told"
+    address = prefix(rule, fields.ARP_TPA, fields.ND_TARGET)
+    if fields.ETH_SRC in rule.matched:
+        who = names.who(vid, rule.packed(fields.ETH_SRC))
+        return f"what {who} itself asks about {address} in {names.network(vid)}: go on"
+    mac = next((item.mac for item in rule.actions if isinstance(item, SetMac)), b"")
+    return f"who asks for {address} in {names.network(vid)} is told {names.who(vid, mac)}"
+
+
+def _questions(rule: Rule) -> str:
+    return "neighbor solicitations" if fields.ICMP6_TYPE in rule.matched else "ARP requests"
+
+
+def _advertise(_names: Names, _rule: Rule) -> str:
+    return "an advertisement that was a solicitation: with the router's MAC address in its option"
+
+
+def _return(names: Names, rule: Rule) -> str:
+    port = rule.number(fields.IN_PORT)
+    if port is None:
+        return "an answer: back out of the port that the question came from"
+    tag = next((item.vid for item in rule.actions if isinstance(item, SetVid)), 0)
+    return f"an answer: back out of {names.port_words(port)} (tag {tag})"
+
+
 def _link(names: Names, rule: Rule) -> str:
     vid = rule.number(fields.REG0)
     if vid is None:
@@ -300,6 +337,8 @@ _TABLES: dict[Table, Callable[[Names, Rule], str]] = {
     Table.ADMISSION: _admission,
     Table.LEARN: _learn,
     Table.LEARN_LIMIT: _learn_limit,
+    Table.REQUEST: _request,
+    Table.ANSWER: _answer,
     Table.CLASS: _class,
     Table.LINK: _link,
     Table.LOCAL: _local,
@@ -311,6 +350,8 @@ _TABLES: dict[Table, Callable[[Names, Rule], str]] = {
     Table.BUCKET: _bucket,
     Table.NEIGHBOR: _neighbor,
     Table.REWRITE: _rewrite,
+    Table.ADVERTISE: _advertise,
+    Table.RETURN: _return,
     Table.QUEUE: _queue,
     Table.EGRESS: _egress,
     Table.GATE: _gate,
