@@ -242,7 +242,22 @@ class Bridge(msgspec.Struct, frozen=True, array_like=True, tag=13):
         return b""
 
 
-Fact: TypeAlias = Link | Address | Route | Neighbor | ShedRoutes | Network | Machine | Port | Bridge | PortQueues
+class Handed(msgspec.Struct, frozen=True, array_like=True, tag=14):
+    """A node has the definition of the router `name` from the app; `epoch` is the order's that handed it over."""
+
+    KIND: ClassVar[int] = 14
+    name: str
+    epoch: int
+
+    @property
+    def key(self) -> bytes:
+        """Key among definitions that were handed over: the router's name."""
+        return self.name.encode()
+
+
+Fact: TypeAlias = (
+    Link | Address | Route | Neighbor | ShedRoutes | Network | Machine | Port | Bridge | Handed | PortQueues
+)
 
 
 def neighbor_key(link: int, address: bytes) -> bytes:

@@ -14,6 +14,7 @@ from xenflow.model import (
     Address,
     Bridge,
     Fact,
+    Handed,
     Hop,
     Interface,
     Link,
@@ -151,6 +152,11 @@ def _bridge(fact: Fact) -> str:
     return _name(bridge.name) or ("" if 0 <= bridge.dpid < 1 << 64 else "a dpid has 64 bits")
 
 
+def _handed(fact: Fact) -> str:
+    handed = cast(Handed, fact)
+    return _name(handed.name) or ("" if 0 <= handed.epoch < 1 << 63 else "an epoch has 63 bits")
+
+
 def _queues(fact: Fact) -> str:
     queues = cast(PortQueues, fact)
     return _name(queues.port) or malformed_queues(queues)
@@ -172,5 +178,6 @@ _CHECKS: Final[dict[int, Callable[[Fact], str]]] = {
     Machine.KIND: _machine,
     Port.KIND: _port,
     Bridge.KIND: _bridge,
+    Handed.KIND: _handed,
     PortQueues.KIND: _queues,
 }

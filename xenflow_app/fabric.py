@@ -261,7 +261,9 @@ class Fabric:
             return set()
         touched: set[str] = set()
         if not self._awaiting:
-            touched = self._step_trees() | self._step_paths() | self._step_moves()
+            ways = self._step_paths()
+            moves = set() if ways else self._step_moves()  # to a node whose own ways are confirmed
+            touched = self._step_trees() | ways | moves
             touched = {node for node in touched if node not in self._away}
         for vid in self._dirty_networks:
             self._plan_network(vid, self._networks[vid])
@@ -330,6 +332,11 @@ class Fabric:
             self._stale_paths |= after != wanted
             self.revision += bool(changed)
             self._paths[target] = after
+            for where, move in self._moves.items() if changed else ():
+                if move.before.node == target and not move.released:  # whoever has not turned goes by links that work
+                    move.ways = {node: way for node, way in after.items() if node != self._where[where].node}
+                    touched |= changed
+                    self._dirty_macs.add(where)
         return touched
 
     def _installed(self, target: str) -> Mapping[str, Edge] | None:
@@ -349,16 +356,26 @@ class Fabric:
                 changed = {target}
             elif move.released:
                 after = next_paths(move.ways, wanted, target)
+                waiting = self._cut_off(move.before.node, target)
+                after |= waiting
                 nodes = after.keys() | move.ways.keys()
                 changed = {node for node in nodes if after.get(node) != move.ways.get(node)}
                 move.ways = after
-                if after == wanted:
+                if after == wanted and not waiting and (move.before.node in wanted or move.before.node in self._away):
                     del self._moves[where]
             else:
                 continue
             touched |= changed
             self._dirty_macs.add(where)
         return touched
+
+    def _cut_off(self, before: str, target: str) -> dict[str, Edge]:
+        """Return the ways of the nodes that cannot reach the new node now, but the one before: they turn later.
+
+        The links of a node that was cut off are found again one after the other, when its controller has it already.
+        """
+        wanted = self._paths.get(target, {})
+        return {node: way for node, way in self._paths.get(before, {}).items() if node not in wanted and node != target}
 
     def _plan_network(self, vid: int, network: _Network) -> None:
         trunks: dict[str, list[int]] = {}

@@ -12,16 +12,16 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
 from xenflow.model import ANNOUNCEMENT_MAC
-from xenflow.wire import Announce, Announced, CancelMove, Define, Message, Move, Progress, Undefine
+from xenflow.wire import Announce, Announced, CancelMove, Define, Message, Move, Progress
 from xenflow_app import pipeline
 from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
+from xenflow_app.handing import Handing
 from xenflow_app.homes import Homes
 from xenflow_app.migration import ENDED, Action, Event, State, step
 from xenflow_app.node import Node
@@ -55,7 +55,11 @@ KEPT = 100
 
 @dataclass(slots=True)
 class Migration:
-    """One move. `reached` holds (state, seconds since the start); `truths` what has come true by a call."""
+    """One move.
+
+    `reached` holds (state, seconds since the start); `truths` what has come true by a call; `order` is what was last
+    asked of a server, at its connection `peer`.
+    """
 
     number: int
     name: str
@@ -74,6 +78,8 @@ class Migration:
     heard: set[bytes] = field(default_factory=set)
     asked: float = 0.0
     following: bool = False
+    order: Message | None = None
+    peer: int | None = None
 
 
 class Moves:
@@ -97,7 +103,7 @@ class Moves:
         self._queues = queues
         self._send = send
         self._held: dict[tuple[str, str], float] = {}
-        self._last = time.time_ns() // 1_000_000
+        self._handing = Handing(nodes, homes, send)
         self._now = 0.0
         facts.watcher = self
 
@@ -146,8 +152,12 @@ class Moves:
     def arrived(self, name: str, node: Node) -> None:
         """The router's VM is on a node that is not its home."""
         home = self._homes.home(name)
-        if name not in self.under_way and home is not None:
+        move = self.under_way.get(name)
+        if move is None and home is not None:
             self._begin(name, home, node.name, planned=False)
+        elif move is not None and node.name not in (move.source, move.target):
+            move.error = f"the VM has come to node {node.name}"
+            move.truths |= {Event.FAILED, Event.RETURNED, Event.REPOINTED}  # which of them counts, the table says
 
     def left(self, name: str, node: Node, *, moved: bool) -> bool:
         """The router's VM is not on the node any more; return whether its flows stay for now."""
@@ -158,26 +168,8 @@ class Moves:
             return True
         if moved and not any(other.machine(name) for other in self._nodes.values()):
             self._held[name, node.name] = self._now
-            self._expect_anywhere(name, node)
+            self._handing.everywhere(node.routers[name].machine, node)
         return moved
-
-    def _expect_anywhere(self, name: str, node: Node) -> None:
-        """Somebody moves the router by hand: whichever node it comes to must know what it is."""
-        machine = node.routers[name].machine
-        for other in self._nodes.values():
-            if other is not node:
-                self._send(other, Define(self._number(), machine, machine.max_routes, self._last))
-
-    def _forget_elsewhere(self, name: str) -> None:
-        """The router has come somewhere, or will not come: the other nodes need not know it."""
-        for other in self._nodes.values():
-            if other.machine(name) is None:
-                self._send(other, Undefine(self._number(), name, self._last))
-
-    def _number(self) -> int:
-        """Return a number that no order has had, not even of an earlier controller; it is an epoch as well."""
-        self._last = max(self._last + 1, time.time_ns() // 1_000_000)
-        return self._last
 
     def progress(self, message: Progress) -> None:
         """A server says how an order goes."""
@@ -214,7 +206,8 @@ class Moves:
             elif now - since >= HOLD_S:
                 del self._held[name, where]
                 self._facts.remove(node, name)
-                self._forget_elsewhere(name)
+                self._handing.nowhere_else(name)
+        self._handing.tick(now, self.under_way, {name: self._nodes[where] for name, where in self._held})
 
     def poll(self, now: float) -> None:
         """Put everything that is true to the table, until nothing changes."""
@@ -222,6 +215,7 @@ class Moves:
         for move in list(self.under_way.values()):
             while move.state not in ENDED and any(self._put(move, event) for event in self._true(move)):
                 pass
+            self._ask_again(move)
             if move.state is State.ANNOUNCING and now - move.asked >= REPEAT_S:
                 self._ask_to_announce(move)
 
@@ -232,7 +226,7 @@ class Moves:
     # -- the table ---------------------------------------------------------------------------------------------------
 
     def _begin(self, name: str, source: str, target: str, *, planned: bool) -> None:
-        number = self._number()
+        number = self._handing.number()
         move = Migration(number, name, source, target, planned, self._now, number)
         move.since = self._now
         self.under_way[name] = move
@@ -240,9 +234,23 @@ class Moves:
         self._note(move, "asked for" if planned else "found under way")
         if planned:
             machine = self._nodes[source].routers[name].machine
-            if not self._send(self._nodes[target], Define(move.number, machine, machine.max_routes, move.epoch)):
-                move.truths.add(Event.FAILED)
-                move.error = f"the server of node {target} is away"
+            self._ask(move, self._nodes[target], Define(number, machine, machine.max_routes, number))
+
+    def _ask(self, move: Migration, node: Node, order: Message) -> None:
+        """Give an order of the move; it is given again to a server that starts anew (`_ask_again`)."""
+        move.order = order
+        move.peer = node.peer
+        if not self._send(node, order):
+            move.truths.add(Event.FAILED)
+            move.error = f"the server of node {node.name} is away"
+
+    def _ask_again(self, move: Migration) -> None:
+        """Repeat the order to a server that has connected anew, and may never have got it."""
+        node = self._nodes[move.target if move.state is State.PREPARING else move.source]
+        lost = move.state is State.PREPARING or (move.state is State.MOVING and node.machine(move.name) is not None)
+        if lost and node.peer not in (None, move.peer) and node.inbox.in_sync and move.order is not None:
+            move.peer = node.peer
+            self._send(node, move.order)
 
     def _true(self, move: Migration) -> list[Event]:
         """Return what is true of a migration now."""
@@ -312,9 +320,7 @@ class Moves:
                 self._homes.expect(name, target.name)
                 self._steps.when_followed(target, partial(move.truths.add, Event.INSTALLED))
             case Action.START:
-                if not self._send(source, Move(move.number, name, target.name)):
-                    move.truths.add(Event.FAILED)
-                    move.error = f"the server of node {source.name} is away"
+                self._ask(move, source, Move(move.number, name, target.name))
             case Action.CANCEL:
                 self._send(source, CancelMove(move.number))
             case Action.ROUTE:
@@ -336,12 +342,12 @@ class Moves:
             case Action.CLEAN:
                 if name in source.routers and source.machine(name) is None:
                     self._facts.remove(source, name)
-                self._forget_elsewhere(name)
+                self._handing.nowhere_else(name)
             case Action.UNDO:
                 self._homes.leave(name, target.name, back_to=source.name)
                 if name in target.routers and target.machine(name) is None:
                     self._facts.remove(target, name)
-                self._forget_elsewhere(name)
+                self._handing.nowhere_else(name)
 
     def _arrive(self, move: Migration) -> None:
         """The target's packets follow the router's flows; the others go on by the source, if that can forward."""

@@ -10,6 +10,7 @@ is left out by itself, and its router is then not defined at all: an older defin
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgspec
@@ -113,7 +114,8 @@ class Book:
         self._take(self._files, handed)
 
     def _take(self, files: Files, handed: dict[str, Handed]) -> Definitions:
-        definitions = check(self._merged(files, handed))
+        epochs = {name: 0 for name in self._unusable if name} | {name: one.epoch for name, one in handed.items()}
+        definitions = dataclasses.replace(check(self._merged(files, handed)), handed=epochs)
         self._files, self._handed, self.definitions = files, handed, definitions
         return definitions
 

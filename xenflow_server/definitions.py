@@ -23,7 +23,8 @@ class Definitions:
     """All definitions of a node, free of contradictions.
 
     `networks` name -> VLAN id; `max_routes` only has routers with a cap of their own; `rates` network -> bit/s that are
-    hired for what it bridges (0: none); `vifs` MAC address -> (machine, number of its interface).
+    hired for what it bridges (0: none); `handed` router -> epoch of what the app handed over (0: it cannot be used);
+    `vifs` MAC address -> (machine, number of its interface).
     """
 
     networks: Mapping[str, int] = dataclasses.field(default_factory=dict)
@@ -31,6 +32,7 @@ class Definitions:
     machines: Mapping[str, Machine] = dataclasses.field(default_factory=dict)
     max_routes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     rates: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    handed: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def vifs(self) -> dict[bytes, tuple[str, int]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from xenflow.model import Bridge, Fact, Machine, MachineKind, Network, Port, PortKind
+from xenflow.model import Bridge, Fact, Handed, Machine, MachineKind, Network, Port, PortKind
 from xenflow_server.definitions import Definitions
 from xenflow_server.view import BridgeView, PortView
 
@@ -41,6 +41,7 @@ def take(definitions: Definitions, view: BridgeView, running: frozenset[bytes]) 
     rates = definitions.rates
     facts.extend(Network(name, vid, rates.get(name, 0)) for name, vid in definitions.networks.items())
     facts.extend(machines.values())
+    facts.extend(Handed(name, epoch) for name, epoch in definitions.handed.items())
     taken: dict[bytes, str] = {}
     for port in sorted(view.ports, key=_preference):
         fact = _port(definitions, vifs, port)

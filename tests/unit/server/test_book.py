@@ -63,6 +63,7 @@ def test_what_is_handed_over_counts_and_survives_a_restart(site: Path) -> None:
     again = started(site)
     assert again.problems == []
     assert again.definitions == book.definitions
+    assert again.definitions.handed == {"guest": 7}
     kept = json.loads((site / "state" / "routers" / "guest.json").read_text())
     assert kept["epoch"] == 7
     assert kept["router"]["interface"][0]["mac"] == "02:00:00:00:00:09"
@@ -148,6 +149,7 @@ def test_an_unreadable_one_does_not_bring_the_older_file_back(site: Path) -> Non
     (site / "state" / "routers" / "own.json").write_bytes(b'{"epoch": 5, "router"')
     book = started(site)
     assert "own" not in book.definitions.machines
+    assert book.definitions.handed == {"own": 0}
     assert "remove it" in book.problems[0]
     assert "own" in book.define(Define(1, router("own", ("b", mac(1))), 0, 6)).machines
     assert "own" in started(site).definitions.machines

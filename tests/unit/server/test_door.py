@@ -6,6 +6,7 @@ from xenflow.model import (
     Address,
     Bridge,
     Fact,
+    Handed,
     Hop,
     Link,
     Neighbor,
@@ -108,6 +109,7 @@ BAD: list[tuple[Fact, str]] = [
     (ShedRoutes(-1), "negative"),
     (Network("n", 5), "not for a router to say"),
     (Bridge("b", 1), "not for a router to say"),
+    (Handed("r2", 1), "not for a router to say"),
 ]
 
 

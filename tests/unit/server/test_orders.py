@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.stream import FakeStream
 from tests.unit.server.test_server import LINK, ROUTERS, Client, World, started
-from xenflow.model import Machine, Port, PortKind
+from xenflow.model import Handed, Machine, Port, PortKind
 from xenflow.wire import (
     NODE_SCOPE,
     Announce,
@@ -100,6 +100,7 @@ def test_a_router_comes_where_it_was_handed_over(tmp_path: Path) -> None:
         r2 = msgspec.structs.replace(ROUTERS["r2"], max_routes=7)
         await world.order(Define(1, r2, 7, 3))
         await world.hears(Progress(1, True, "", 100))
+        await world.app.until(lambda: world.app.has(NODE_SCOPE, Handed("r2", 3)))
         assert not world.app.has(NODE_SCOPE, r2)  # a definition alone hosts nothing
         world.plug(r2)
         await world.app.until(lambda: world.app.has(NODE_SCOPE, r2))
@@ -110,6 +111,7 @@ def test_a_router_comes_where_it_was_handed_over(tmp_path: Path) -> None:
         await world.app.until(lambda: not world.app.has(NODE_SCOPE, r2))
         await world.order(Undefine(3, "r2", 3))
         await world.hears(Progress(3, True, "", 100))
+        await world.app.until(lambda: not world.app.has(NODE_SCOPE, Handed("r2", 3)))
         world.plug(r2)
         await world.order(Define(4, r2, 7, 4))
         await world.app.until(lambda: world.app.has(NODE_SCOPE, r2))
