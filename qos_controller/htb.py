@@ -22,7 +22,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 from qos_controller import rtnl
 from qos_controller.filters import PREFERENCES
 from qos_controller.rtnl import Counters, FoundClass, Request
-from qos_controller.tree import OUR_ROOT, HtbClass, Operation, Program, Root, Tree
+from qos_controller.tree import OUR_ROOT, HtbClass, Operation, Ownership, Program, Root, Tree, ownership
 from xenflow.errors import DataplaneError
 
 log = logging.getLogger(__name__)
@@ -79,20 +79,30 @@ class Kernel:
         link = links[0]
         return Device(link["index"], link.get_attr("IFLA_MTU"), link.get_attr("IFLA_GSO_MAX_SIZE") or 1 << 16)
 
-    async def measure(self, index: int) -> Reading | None:
-        """Return the classes of a device and their counters in one dump; None if the device is gone."""
+    async def ours(self) -> dict[str, int]:
+        """Return the devices that have our qdisc, by name, with their index."""
+        indexes: set[int] = set()
+
+        def take(data: bytes, offset: int, length: int) -> None:
+            each = rtnl.parse_qdisc(data, offset, length)
+            if each.parent == rtnl.ROOT and ownership(each.root) is Ownership.OURS:
+                indexes.add(each.index)
+
+        await self._dump(Request(rtnl.GET_QDISC, rtnl.REQUEST | rtnl.DUMP, 0, 0), 0, rtnl.NEW_QDISC, take)
+        if not indexes:
+            return {}
+        links = [link async for link in await self._route.link("dump")]
+        return {link.get_attr("IFLA_IFNAME"): link["index"] for link in links if link["index"] in indexes}
+
+    async def measure(self, index: int) -> Reading:
+        """Return the classes of a device and their counters in one dump; none if the device is gone."""
         found: dict[int, FoundClass] = {}
 
         def take(data: bytes, offset: int, length: int) -> None:
             if (each := rtnl.parse_class(data, offset, length)) is not None:
                 found[each.item.minor] = each
 
-        try:
-            await self._dump(Request(rtnl.GET_CLASS, rtnl.REQUEST | rtnl.DUMP, 0, 0), index, rtnl.NEW_CLASS, take)
-        except NetlinkError as error:
-            if error.code == errno.ENODEV:
-                return None
-            raise DataplaneError(f"device {index}: classes cannot be read: {error}") from error
+        await self._dump(Request(rtnl.GET_CLASS, rtnl.REQUEST | rtnl.DUMP, 0, 0), index, rtnl.NEW_CLASS, take)
         return Reading(
             {minor: each.item for minor, each in found.items()}, {minor: each.counters for minor, each in found.items()}
         )
@@ -120,17 +130,12 @@ class Kernel:
 
         dump = rtnl.REQUEST | rtnl.DUMP
         reading = await self.measure(index)
-        if reading is None:
+        await self._dump(Request(rtnl.GET_QDISC, dump, 0, 0), index, rtnl.NEW_QDISC, take_qdisc)
+        if root is None:
             return None
-        try:
-            await self._dump(Request(rtnl.GET_QDISC, dump, 0, 0), index, rtnl.NEW_QDISC, take_qdisc)
-            if reading.classes:
-                parent = OUR_ROOT.handle
-                await self._dump(Request(rtnl.GET_FILTER, dump, 0, parent), index, rtnl.NEW_FILTER, take_filter)
-        except NetlinkError as error:
-            if error.code == errno.ENODEV:
-                return None
-            raise DataplaneError(f"device {index}: {error}") from error
+        if ownership(root) is Ownership.OURS:
+            parent = OUR_ROOT.handle
+            await self._dump(Request(rtnl.GET_FILTER, dump, 0, parent), index, rtnl.NEW_FILTER, take_filter)
         classes = {minor: replace(item, limit_bytes=limits.get(minor, 0)) for minor, item in reading.classes.items()}
         return Tree(root, classes, tuple(sorted(programs, key=lambda program: program.preference)))
 
@@ -156,7 +161,7 @@ class Kernel:
         return refused
 
     async def _dump(self, request: Request, index: int, kind: int, take: Callable[[bytes, int, int], Any]) -> None:
-        """Give `take` the place of each message of a type in the answer. Raises NetlinkError."""
+        """Give `take` the place of each message of a type in the answer. Raises DataplaneError."""
 
         def parse(data: bytes, offset: int, length: int) -> dict[str, Any] | None:
             (answer,) = struct.unpack_from("=H", data, offset + 4)
@@ -167,9 +172,12 @@ class Kernel:
             return parsed
 
         sent = self._request(request, index, parse)
-        await sent.send()
-        async for _ in sent.response():
-            pass
+        try:
+            await sent.send()
+            async for _ in sent.response():
+                pass
+        except (NetlinkError, OSError) as error:
+            raise DataplaneError(f"device {index}: cannot be read: {error}") from error
 
     def _request(self, request: Request, index: int, parser: Callable[..., Any] | None = None) -> NetlinkRequest:
         message = _Message()

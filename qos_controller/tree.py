@@ -46,6 +46,10 @@ class HtbClass:
     limit_bytes: int = 0
     """Bound of the leaf's queue (bfifo); 0 for an inner class."""
 
+    def is_like(self, other: HtbClass) -> bool:
+        """Return whether the two are equal but for the queue's bound, which a dump of classes does not show."""
+        return _with_limit(self, 0) == _with_limit(other, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Root:

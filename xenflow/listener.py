@@ -42,6 +42,8 @@ RECHECK_S: Final = 60.0
 _EXHAUSTED_S: Final = 0.1
 """Pause when the process has no file descriptors left."""
 
+OPERATORS: Final = frozenset({Role.OPERATOR})
+
 WelcomePeer = Callable[[Hello, Identity], Welcome]
 OnChannel = Callable[[Channel], Awaitable[None]]
 
@@ -67,13 +69,14 @@ async def serve(
     welcome: WelcomePeer,
     on_channel: OnChannel,
     limits: ListenerLimits = ListenerLimits(),
+    local: frozenset[Role] = OPERATORS,
 ) -> Listener:
-    """Return a listener at `address`; a local socket (unix:) has no credentials and is for operators.
+    """Return a listener at `address`; a local socket (unix:) has no credentials and is for the roles in `local`.
 
     `welcome` answers the Hello of an identity, or refuses it with RemoteProtocolError. `on_channel` serves an open
     channel, which is closed when it returns; it may raise RemoteProtocolError or OSError. Raises ConfigError.
     """
-    listener = Listener(address, credentials, welcome, on_channel, limits)
+    listener = Listener(address, credentials, welcome, on_channel, limits, local)
     listener.begin()
     return listener
 
@@ -88,7 +91,9 @@ class Listener:
         welcome: WelcomePeer,
         on_channel: OnChannel,
         limits: ListenerLimits,
+        local: frozenset[Role] = OPERATORS,
     ) -> None:
+        self._local = local
         self.channels: set[Channel] = set()
         """Those that are open."""
         self.addresses: tuple[Address, ...] = ()
@@ -241,7 +246,7 @@ class Listener:
             raise RemoteProtocolError(error.reason, Fault.CERTIFICATE) from error
 
         def welcome(hello: Hello) -> Welcome:
-            return self._welcome(hello, identity or _operator(hello))
+            return self._welcome(hello, identity or _local(hello, self._local))
 
         session = Session(hello=None, welcome=welcome, peer=identity, now=began, limits=limits)
         channel = Channel(reader, writer, session)
@@ -281,10 +286,11 @@ class Listener:
                 channel.fail(RemoteProtocolError(reason, Fault.CERTIFICATE))
 
 
-def _operator(hello: Hello) -> Identity:
+def _local(hello: Hello, roles: frozenset[Role]) -> Identity:
     """Return who speaks at a local socket; its file's mode lets nobody else in."""
-    if hello.role is not Role.OPERATOR:
-        raise RemoteProtocolError(f"a local socket is for operators, not for a {hello.role}", Fault.IDENTITY)
+    if hello.role not in roles:
+        wanted = " or ".join(sorted(roles))
+        raise RemoteProtocolError(f"a local socket is for {wanted}s, not for a {hello.role}", Fault.IDENTITY)
     try:
         return Identity(hello.role, hello.name)
     except ValueError as error:

@@ -56,10 +56,10 @@ _FROM: Final[dict[Role, tuple[type[Message], ...]]] = {
     Role.ROUTER: _REPORTS,
     Role.NODE: (
         *(*_REPORTS, wire.Close, wire.Ack, wire.Confirmed, wire.Answer, wire.Problem),
-        *(wire.Progress, wire.Announce, wire.Announced),
+        *(wire.Progress, wire.Announce, wire.Announced, wire.Query),
     ),
     Role.CONTROLLER: (
-        *(*_REPORTS, wire.Close, wire.Ack, wire.Confirm, wire.Answer, wire.Problem),
+        *(*_REPORTS, wire.Close, wire.Ack, wire.Confirm, wire.Answer, wire.Problem, wire.Query),
         *(wire.Define, wire.Undefine, wire.Move, wire.CancelMove, wire.Announce, wire.Announced, wire.Drain),
     ),
     Role.OPERATOR: (wire.Query,),
