@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 from qos_controller.history import Load
 from qos_controller.plan import ClassPlan, LinkPlan, groups
@@ -20,19 +21,15 @@ def fill(amount: float, weights: Sequence[float], limits: Sequence[float]) -> li
     """
     parts = [0.0] * len(weights)
     rising = sorted((limits[i] / weights[i], i) for i in range(len(weights)) if weights[i] > 0 and limits[i] > 0)
-    weight = math.fsum(weights[i] for _, i in rising)
+    below = [*accumulate(weights[i] for _, i in reversed(rising))]
     for level, i in rising:
-        if weight <= 0 or level * weight > amount:
-            break
-        parts[i] = limits[i]
-        amount -= limits[i]
-        weight -= weights[i]
-    else:
-        return parts
-    level = amount / weight
-    for reached, i in rising:
-        if not parts[i]:
-            parts[i] = min(level, reached) * weights[i]
+        weight = below.pop()
+        if level * weight > amount:
+            level = amount / weight
+            parts[i] = min(level * weights[i], limits[i])
+        else:
+            parts[i] = limits[i]
+        amount = max(0.0, amount - parts[i])
     return parts
 
 

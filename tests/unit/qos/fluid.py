@@ -119,9 +119,10 @@ class Run:
 
     def steps(self, demands: Mapping[int, float], count: int) -> dict[int, float]:
         """Do `count` steps with the same demands; returns the rates of the last one."""
+        rates: dict[int, float] = {}
         for _ in range(count):
-            self.step(demands)
-        return self.rates[-1]
+            rates = self.step(demands)
+        return rates
 
 
 def worst_fitness(link: LinkPlan, rates: Mapping[int, float], demands: Mapping[int, float]) -> float:

@@ -33,8 +33,8 @@ def test_a_plan_is_what_the_fact_says() -> None:
 def test_classes_of_one_owner_are_a_group_and_control_is_in_none() -> None:
     alone, several = groups(LINK)
     assert (alone.owner, alone.minor, alone.is_nested) == ("r1", 1, False)
-    assert (several.owner, several.minor, several.is_nested, several.hired_bps) == ("r2", 0xF003, True, 20 * M)
-    assert parent_minors(LINK) == {0: LINK_MINOR, 4: 0xF003, 2: 0xF003, 3: LINK_MINOR}
+    assert (several.owner, several.minor, several.is_nested, several.hired_bps) == ("r2", 0x8003, True, 20 * M)
+    assert parent_minors(LINK) == {0: LINK_MINOR, 4: 0x8003, 2: 0x8003, 3: LINK_MINOR}
 
 
 def test_a_good_plan_has_no_problems() -> None:
@@ -49,12 +49,12 @@ def test_a_good_plan_has_no_problems() -> None:
         ({"frame_bytes": 0}, "largest frame"),
         ({"classes": (ClassPlan(1, "a", hired_bps=M), ClassPlan(1, "b", hired_bps=M))}, "another class has this"),
         ({"classes": (ClassPlan(-1, "a", hired_bps=M),)}, "a queue id is 0 to"),
-        ({"classes": (ClassPlan(0xF000, "a", hired_bps=M),)}, "a queue id is 0 to"),
+        ({"classes": (ClassPlan(0x8000, "a", hired_bps=M),)}, "a queue id is 0 to"),
         ({"classes": (ClassPlan(1, "a"),)}, "hired 0 bit/s"),
         ({"classes": (ClassPlan(1, "a", hired_bps=-5),)}, "hired -5 bit/s"),
         ({"classes": (ClassPlan(1, "a", hired_bps=M, ceiling_bps=M - 1),)}, "less than what it hired"),
         (
-            {"classes": (ClassPlan(0xFFD, "a", "x", hired_bps=M), ClassPlan(0xFFE, "a", "y", hired_bps=M))},
+            {"classes": (ClassPlan(0x7FFC, "a", "x", hired_bps=M), ClassPlan(0x7FFD, "a", "y", hired_bps=M))},
             "a set of queues begins",
         ),
     ],
@@ -65,7 +65,7 @@ def test_plans_that_cannot_be_carried_out_are_named(change: dict[str, object], r
 
 
 def test_minors_of_groups_are_nobody_elses() -> None:
-    classes = tuple(ClassPlan(queue, "a", str(queue), hired_bps=1) for queue in (0xFFB, 0xEFFF))
+    classes = tuple(ClassPlan(queue, "a", str(queue), hired_bps=1) for queue in (0x7FFB, 0x7FFF))
     link = LinkPlan("p", M, classes)
     assert not list(problems(link))
     (group,) = groups(link)
