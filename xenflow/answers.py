@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from xenflow.qosanswers import QosStatus
+
 Row = TypeVar("Row")
 
 
@@ -292,3 +294,14 @@ class DrainStatus(msgspec.Struct, frozen=True):
     networks: int
     error: str
     elapsed_s: float
+
+
+class Shares(msgspec.Struct, frozen=True):
+    """The queues of the nodes that were asked for, by node.
+
+    `refused` are owners whose rate is not guaranteed, `silent` nodes that gave no answer, both with the reason.
+    """
+
+    nodes: dict[str, QosStatus]
+    refused: dict[str, str] = {}
+    silent: dict[str, str] = {}

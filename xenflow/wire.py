@@ -5,9 +5,10 @@ a later version may append fields with defaults. Everything that is decoded has 
 meaning is checked by who uses it.
 
 Streams. A sender keeps its facts in scopes: a client has one (its router's name), a server has one for itself (`NODE`)
-and one for each router that it hosts. For a scope it sends `Begin`, the facts in `Update`s, `End`; from then on
-`Update`s with what changed. The receiver drops, at `End`, what it knew of the scope and has not seen since `Begin`.
-`Close` ends a scope: it is gone for good. The app has one scope for each server (`QUEUES_SCOPE`). `Ack` says that everything up to `seq` is *installed* in the switches.
+and one for each router that it hosts, the app has one for each server (`QUEUES_SCOPE`). For a scope it sends `Begin`,
+the facts in `Update`s, `End`; from then on `Update`s with what changed. The receiver drops, at `End`, what it knew of
+the scope and has not seen since `Begin`. `Close` ends a scope: it is gone for good. `Ack` says that everything up to
+`seq` is *installed*: in the switches, or as queues in the kernel.
 """
 
 from __future__ import annotations

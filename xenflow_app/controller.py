@@ -53,6 +53,7 @@ from xenflow_app.fabric import Fabric
 from xenflow_app.facts import Facts
 from xenflow_app.flowtable import FlowTable
 from xenflow_app.homes import Homes
+from xenflow_app.inquiries import Inquiries
 from xenflow_app.moves import Moves, is_announcement
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
@@ -108,6 +109,7 @@ class Controller:
         self._facts = Facts(self.nodes, self.fabric, self.homes, self.answering, reactive, self._problem)
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
         self.queues = Queues(self.nodes, self.fabric, self.homes, self._facts.networks, self._tell, self._problem)
+        self.inquiries = Inquiries(self._tell)
         self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self.queues, self._tell)
         self.ignored = Tally("ignored")
         self._reserved = ReservedFrames(self.nodes, self.ignored)
@@ -141,7 +143,7 @@ class Controller:
 
     def next_deadline(self) -> float:
         """Return when `tick` should be called at the latest."""
-        waits = [self.discovery.next_deadline(), self._steps.next_deadline(), self.moves.next_deadline()]
+        waits = [part.next_deadline() for part in (self.discovery, self._steps, self.moves, self.inquiries)]
         if not self.fabric.settled:
             waits.append(self._now + 0.1)
         return min([*waits, self._now + self.settings.probe_interval_s])
@@ -151,6 +153,7 @@ class Controller:
         self._begin(now)
         self._steps.tick(now)
         self.moves.tick(now)
+        self.inquiries.tick(now)
         self._reserved.tick(now)
         for end in self.discovery.probes(now):
             node = self.nodes.get(end.node)
@@ -222,6 +225,8 @@ class Controller:
                 self.queues.acknowledged(node, message.seq)
             case Refused():
                 node.turned_away = message.counts
+            case Answer():
+                self.inquiries.answered(node, message)
             case Confirmed():
                 self._steps.confirmed(message.token)
             case _:

@@ -78,6 +78,11 @@ class Queues:
         outbox = self._outboxes.get(name)
         return outbox is None or not outbox.facts or (not outbox.pending and self._acked.get(name) == outbox.last_seq)
 
+    def ports(self, name: str) -> list[str]:
+        """Return the ports of a node that have queues."""
+        outbox = self._outboxes.get(name)
+        return [] if outbox is None else sorted(key.decode() for key in outbox.facts.of(PortQueues.KIND))
+
     def why_not(self, name: str, target: str) -> str:
         """Return why a router's rate does not fit the ways from `target`; empty if it does."""
         hires = {hire.key: hire for hire in all_hires(self._nodes, self._homes, self._networks)}

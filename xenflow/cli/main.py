@@ -25,6 +25,7 @@ BUILT_IN: Final[dict[str, str]] = {
     "migrate": "xenflow.cli.migrate:migrate",
     "migrations": "xenflow.cli.migrate:migrations",
     "pki": "xenflow.cli.pki:pki",
+    "qos": "xenflow.cli.qos:qos",
     "routers": "xenflow.cli.routers:routers",
     "routes": "xenflow.cli.routers:routes",
     "status": "xenflow.cli.status:status",

@@ -16,6 +16,7 @@ from xenflow_app.queries.drains import drain, drains, undrain
 from xenflow_app.queries.flows import flows
 from xenflow_app.queries.moves import abort, migrate, migrations
 from xenflow_app.queries.names import QueryError, find_node, find_router
+from xenflow_app.queries.qos import explain, qos
 from xenflow_app.queries.routers import lookup, routers, routes
 from xenflow_app.queries.status import status
 from xenflow_app.queries.trace import trace
@@ -55,7 +56,7 @@ def answer(controller: Controller, what: str, arguments: Mapping[str, str]) -> t
     """
     question = _AT_ONCE.get(what)
     if question is None:
-        return b"", f"unknown question {what!r}; known: {', '.join((*_AT_ONCE, 'verify'))}"
+        return b"", f"unknown question {what!r}; known: {', '.join((*_AT_ONCE, 'qos', 'qos explain', 'verify'))}"
     try:
         return msgspec.json.encode(question(controller, arguments)), ""
     except QueryError as error:
@@ -73,6 +74,10 @@ def ask(controller: Controller, what: str, arguments: Mapping[str, str], reply: 
             if arguments.get("router"):
                 find_router(controller, arguments["router"])
             counted_routers(controller, lambda found: done(_chosen(found, arguments.get("router", ""))))
+        elif what == "qos":
+            qos(controller, arguments, reply)
+        elif what == "qos explain":
+            explain(controller, arguments, reply)
         elif what == "verify":
             verify(controller, _nodes(controller, arguments.get("node", "")), done)
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 
 from tests.fakes.switch import FakeSwitch
+from xenflow.bandwidth import PortQueues
 from xenflow.identity import Identity
 from xenflow.model import (
     Address,
@@ -22,6 +23,7 @@ from xenflow.model import (
     PortKind,
     pack_prefix,
 )
+from xenflow.qosanswers import Explanation, LinkQueues, QosStatus, QueueStatus
 from xenflow.replica import Inbox, Outbox
 from xenflow.tls import TlsFiles
 from xenflow.wire import (
@@ -29,6 +31,7 @@ from xenflow.wire import (
     QUEUES_SCOPE,
     VERSION,
     Ack,
+    Answer,
     Begin,
     Close,
     Confirm,
@@ -38,6 +41,7 @@ from xenflow.wire import (
     Hello,
     Message,
     Progress,
+    Query,
     Role,
     Update,
 )
@@ -194,6 +198,9 @@ class World:
             seq = server.queues.receive(message).seq
             if server.shapes and not isinstance(message, Begin):
                 self.controller.peer_message(peer, Ack(QUEUES_SCOPE, seq), self.now)
+        elif isinstance(message, Query):
+            if server.shapes:
+                self.controller.peer_message(peer, measured(server, message), self.now)
         elif isinstance(message, Ack):
             server.acks.append(message)
         elif isinstance(message, Drain):
@@ -288,6 +295,30 @@ class World:
     def access(self, node: str, port: int, vlans: dict[int, str]) -> None:
         attachments = tuple(Attachment(vlan, network) for vlan, network in vlans.items())
         self.servers[node].node.put(Port(f"x{port}", port, PortKind.ACCESS, attachments=attachments))
+
+
+def measured(server: Server, query: Query) -> Answer:
+    """What a qos-controller with idle links answers."""
+    facts = [fact for fact in server.queues.facts.of(PortQueues.KIND).values() if isinstance(fact, PortQueues)]
+    if query.what == "qos explain":
+        port = query.arguments["port"]
+        return Answer(
+            query.number, msgspec.json.encode(Explanation(port, 0.5, [f"{port}: nothing to write"], msgspec.Raw(b"{}")))
+        )
+    status = QosStatus("work-conserving", 1.0, 3, "netdev", True, [_idle(fact) for fact in facts])
+    return Answer(query.number, msgspec.json.encode(status))
+
+
+def _idle(fact: PortQueues) -> LinkQueues:
+    queues = [
+        QueueStatus(
+            item.id, item.owner, item.name, item.control, item.hired, item.ceiling, item.hired, fact.capacity,
+            0.0, 0.0, 1.0, False, 0, 0
+        )
+        for item in fact.queues
+    ]  # fmt: skip
+    hired = sum(item.hired for item in fact.queues if not item.control)
+    return LinkQueues(fact.port, fact.capacity, "shaped", "", "work-conserving", hired, 0.0, 1.0, queues)
 
 
 def interface_facts(number: int, address: str) -> list[Fact]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import pytest
 
 from tests.unit.app.network import World, mac
@@ -17,7 +18,7 @@ from xenflow.address import Address, Scheme
 from xenflow.channel import Channel, serve
 from xenflow.cli.main import run
 from xenflow.identity import Identity
-from xenflow.model import Hop, mac_text
+from xenflow.model import Hop, Machine, Port, PortKind, mac_text
 from xenflow.wire import VERSION, Answer, Hello, Query, Role, Welcome
 
 
@@ -63,11 +64,20 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     served = Served(small(), tmp_path / "s")
     outbox = served.world.servers["a"].routers["r1"]
     outbox.put(route("10.1.0.0/16", Hop(1, packed("10.0.1.10")), Hop(2, packed("10.0.9.2"))))
-    served.world.settle()
+    hired(served.world, "a", "r1", 20_000_000)
     monkeypatch.setenv("XENFLOW_APP", f"unix:{served.path}")
     served.start()
     yield served.world
     served.stop()
+
+
+def hired(world: World, node: str, name: str, rate: int) -> None:
+    server = world.servers[node]
+    server.node.put(msgspec.structs.replace(server.node.facts.of(Machine.KIND)[name.encode()], rate=rate))
+    for port in list(server.node.facts.of(Port.KIND).values()):
+        if isinstance(port, Port) and port.kind is PortKind.TRUNK:
+            server.node.put(msgspec.structs.replace(port, capacity=100_000_000))
+    world.settle()
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
@@ -91,6 +101,9 @@ def test_every_command_prints_tables_and_json(capsys: pytest.CaptureFixture[str]
         (("trace", "--from", "h1", "--to", "10.0.1.11"), ("delivered to h2 on lan",)),
         (("trace", "--from", "h1", "--to", "10.0.1.11", "--flows"), ("actions=output:11",)),
         (("verify",), ("DIFFERENCES",)),
+        (("qos",), ("a:t11", "100 Mbit/s used", "r1", "20 Mbit/s", "control")),
+        (("qos", "--link", "a:t11"), ("a:t11",)),
+        (("qos", "explain", "a:t11"), ("t11: nothing to write",)),
     ):
         text = said(capsys, *words)
         assert all(part in text for part in shown), text

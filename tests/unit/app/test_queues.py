@@ -10,12 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.app.network import World, mac
+from tests.unit.app.test_queries import query_raw
+from xenflow.answers import Shares
 from xenflow.bandwidth import CONTROL_CLASS, Match, PortQueues, Queue, Selector, TrafficClass
 from xenflow.model import Machine, Network, Port
+from xenflow.qosanswers import Explanation
 from xenflow.wire import Problem, Progress
 from xenflow_app import classes
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.pipeline import Table
+from xenflow_app.queries import ask
 
 CHAIN = (("a", 1, "b", 1), ("b", 2, "c", 1))
 RING = (*CHAIN, ("c", 2, "a", 2))
@@ -219,6 +223,48 @@ def test_a_move_to_where_its_rate_does_not_fit_is_refused() -> None:
     assert "router r1" not in world.controller.queues.admission.refused
     assert "20 Mbit/s do not fit link b:t" in world.controller.queues.why_not("r1", "b")
     assert "20 Mbit/s do not fit link b:t" in world.controller.moves.start("r1", "b")
+
+
+def asked(world: World, **arguments: str) -> Shares:
+    (found,) = query_raw(world, "qos", **arguments)
+    assert not found.error, found.error
+    return msgspec.json.decode(found.body, type=Shares)
+
+
+def test_operators_see_all_queues() -> None:
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 70 * M)
+    hire(world, "b", "r2", 40 * M)
+    answer = asked(world)
+    links = {node: [link.port for link in status.links] for node, status in answer.nodes.items()}
+    assert links == {"a": ["t1"], "b": ["t2"]}
+    assert [(queue.owner, queue.name, queue.hired) for queue in answer.nodes["a"].links[0].queues][:2] == [
+        ("r1", "control", 128_000),
+        ("r1", "", 70 * M),
+    ]
+    assert list(answer.refused) == ["router r2"]
+    assert list(asked(world, link="b:t2").nodes) == ["b"]
+    (explained,) = query_raw(world, "qos explain", link="b:t2")
+    assert msgspec.json.decode(explained.body, type=Explanation).lines == ["t2: nothing to write"]
+    (refused,) = query_raw(world, "qos", link="b:t9")
+    assert refused.error == "link b:t9 has no queues; on node b these have: b:t2"
+
+
+def test_a_node_that_does_not_answer_is_named() -> None:
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    world.servers["b"].shapes = False
+    found: list[Shares] = []
+    controller = world.controller
+    ask(controller, "qos", {}, lambda body, error: found.append(msgspec.json.decode(body, type=Shares)))
+    world.settle()
+    assert not found
+    world.run(2.5)
+    (answer,) = found
+    assert answer.silent == {"b": "no answer within 2 s"}
+    assert list(answer.nodes) == ["a"]
 
 
 @given(st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(sorted))
