@@ -118,9 +118,13 @@ def start_controller(lab: Lab) -> Process:
 
 
 def start_servers(lab: Lab) -> None:
-    """Start the server of every node."""
+    """Start the server of every node, and its qos-controller if bandwidth matters in this lab."""
     plan, paths = lab.plan, lab.paths
     for node in plan.of_kind(Kind.NODE):
+        if plan.topology.has_queues:
+            config = paths.config(node.name, "qos")
+            config.write_text(toml.encode(programs.qos_settings(plan, paths, node.name)), encoding="utf-8")
+            lab.launch("qos", node.name, [programs.program("qos-controller"), "--config", str(config)])
         config = paths.config(node.name, "server")
         config.write_text(toml.encode(programs.server_settings(plan, paths, node.name)), encoding="utf-8")
         directory = config.parent / "definitions.d"

@@ -84,6 +84,7 @@ class Vif:
     vm_id: str
     rate_mbps: float
     interface: Interface
+    capacity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class Trunk:
     mtu: int
     bridge: bool
     rate_mbps: float
+    capacity: str = ""
 
     @property
     def is_direct(self) -> bool:
@@ -245,6 +247,7 @@ def _vifs(topology: Topology, lab: str) -> tuple[tuple[Vif, ...], tuple[ControlL
                 vm_id=str(uuid.uuid5(uuid.NAMESPACE_DNS, f"{table.name}.{lab}")),
                 rate_mbps=wanted.rate_mbps,
                 interface=_interface(topology, number, index, wanted),
+                capacity=wanted.capacity,
             )
             vifs.append(vif)
         if isinstance(table, RouterTable):
@@ -324,7 +327,7 @@ def _trunks(topology: Topology) -> tuple[Trunk, ...]:
             port = _trunk_port(far, number, taken[node])
             taken[node].append(port)
             ends.append(TrunkEnd(node, port, FIRST_TRUNK_PORT + len(taken[node]) - 1, far))
-        trunks.append(Trunk(number, (ends[0], ends[1]), table.mtu, table.bridge, table.rate_mbps))
+        trunks.append(Trunk(number, (ends[0], ends[1]), table.mtu, table.bridge, table.rate_mbps, table.capacity))
     return tuple(trunks)
 
 

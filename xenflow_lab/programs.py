@@ -31,6 +31,10 @@ from xenflow_lab.topology import Controller, HostTable, RouterTable
 
 APP_PORT: Final = 6654
 SERVER_PORT: Final = 6655
+QOS_SOCKET: Final = "/run/xenflow/qos.sock"
+"""The qos-controller's socket, as its node sees it."""
+FRAME_OVERHEAD: Final = 22
+"""Ethernet header and two tags."""
 APP_SOCKET: Final = "/run/xenflow/app.sock"
 """The app's socket for local operators, as the controller's machine sees it."""
 
@@ -98,6 +102,20 @@ def server_settings(plan: Plan, paths: Paths, node: str) -> Settings:
     return overlay(settings, plan.topology.server)
 
 
+def qos_settings(plan: Plan, paths: Paths, node: str) -> Settings:
+    """Return qos.toml of a node; `[qos]` of the topology is laid over it.
+
+    The trunks' devices could carry larger frames than any guest sends.
+    """
+    settings: Settings = {
+        "socket": f"unix:{QOS_SOCKET}",
+        "state": str(paths.machine(node) / "xenflow" / "qos"),
+        "frame_bytes": max((network.mtu for network in plan.topology.network), default=1500) + FRAME_OVERHEAD,
+        "ovs": {"database": f"unix:{DATABASE}", "bridge": BRIDGE},
+    }
+    return overlay(settings, plan.topology.qos)
+
+
 def move_argv(lab: str) -> list[str]:
     """Return the command that moves a machine, but for its name and the target's: the lab is the hypervisor."""
     return [sys.executable, "-m", "xenflow.cli.main", "lab", "move", "--name", lab]
@@ -115,10 +133,15 @@ def client_settings(paths: Paths, router: Machine) -> Settings:
 
 def definitions(plan: Plan, node: str) -> Settings:
     """Return what the node's server is told: all networks, its ports, the machines that start there."""
-    ports: list[Settings] = [{"name": end.port, "kind": "trunk"} for end in plan.trunk_ends(node)]
+    ports: list[Settings] = [
+        {"name": end.port, "kind": "trunk", **_given(capacity=trunk.capacity)}
+        for trunk in plan.trunks
+        for end in trunk.ends
+        if end.node == node
+    ]
     for access in plan.accesses:
         if access.table.node == node:
-            port: Settings = {"name": access.port, "kind": "access"}
+            port: Settings = {"name": access.port, "kind": "access", **_given(capacity=access.table.capacity)}
             if access.table.network:
                 port["network"] = access.table.network
             if access.table.vlans:
@@ -128,7 +151,9 @@ def definitions(plan: Plan, node: str) -> Settings:
     for machine in plan.of_kind(Kind.ROUTER, Kind.HOST):
         if machine.node == node:
             found[machine.kind.value].append(_definition(plan, machine.name))
-    networks = [{"name": network.name, "vid": network.vid} for network in plan.topology.network]
+    networks = [
+        {"name": network.name, "vid": network.vid, **_given(rate=network.rate)} for network in plan.topology.network
+    ]
     tables = {"network": networks, "port": ports, **found}
     return {name: rows for name, rows in tables.items() if rows}
 
@@ -140,6 +165,7 @@ def _definition(plan: Plan, name: str) -> Settings:
             "mac": vif.interface.mac,
             "network": vif.network,
             "addresses": [text.partition("/")[0] for text in vif.interface.addresses],
+            **_given(capacity=vif.capacity),
         }
         for vif in plan.vifs
         if vif.machine == name
@@ -148,8 +174,16 @@ def _definition(plan: Plan, name: str) -> Settings:
         return {"name": name, "interface": interfaces}
     for interface in interfaces:
         del interface["addresses"]  # a router reports its own
-    caps = {"max_routes": table.max_routes, "max_flows": table.max_flows} if isinstance(table, RouterTable) else {}
-    return {"name": name, **{key: cap for key, cap in caps.items() if cap}, "interface": interfaces}
+    if not isinstance(table, RouterTable):
+        return {"name": name, "interface": interfaces}
+    given = _given(max_routes=table.max_routes, max_flows=table.max_flows, rate=table.rate, ceiling=table.ceiling)
+    classes = {"class": list(table.classes)} if table.classes else {}
+    return {"name": name, **given, "interface": interfaces, **classes}
+
+
+def _given(**values: object) -> Settings:
+    """Return the keys that have a value."""
+    return {key: value for key, value in values.items() if value}
 
 
 def overlay(base: Settings, over: Settings) -> Settings:

@@ -45,6 +45,7 @@ class NetworkTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     name: str
     vid: int
     mtu: int = 1500
+    rate: str = ""
 
 
 class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,12 +55,16 @@ class NodeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class TrunkTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[trunk]]`: a cable between two nodes; `bridge` puts a plain Linux bridge into it, `rate_mbps` limits it."""
+    """`[[trunk]]`: a cable between two nodes; `bridge` puts a plain Linux bridge into it, `rate_mbps` limits it.
+
+    `capacity` is what the servers are told of it: the queues at both ends share that.
+    """
 
     between: tuple[str, ...]
     mtu: int = 9000
     bridge: bool = False
     rate_mbps: float = 0.0
+    capacity: str = ""
 
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +84,7 @@ class InterfaceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     rate_mbps: float = 0.0
     passive: bool = False
     ospf_cost: int = 0
+    capacity: str = ""
 
 
 class RoutingTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,7 +102,7 @@ class RoutingTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RouterTable(RoutingTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[router]]`: a virtual router."""
+    """`[[router]]`: a virtual router. `rate`, `ceiling` and `classes` are those of its definition, as they are."""
 
     name: str
     node: str
@@ -104,6 +110,9 @@ class RouterTable(RoutingTable, frozen=True, kw_only=True, forbid_unknown_fields
     max_routes: int = 0
     max_flows: int = 0
     client_max_routes: int = 0
+    rate: str = ""
+    ceiling: str = ""
+    classes: tuple[dict[str, object], ...] = msgspec.field(default=(), name="class")
 
 
 class HostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,13 +127,19 @@ class HostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     mac: str = ""
     mtu: int = 0
     rate_mbps: float = 0.0
+    capacity: str = ""
 
     @property
     def interface(self) -> tuple[InterfaceTable, ...]:
         """Its one interface, in the form that routers have them."""
         return (
             InterfaceTable(
-                network=self.network, addresses=self.addresses, mac=self.mac, mtu=self.mtu, rate_mbps=self.rate_mbps
+                network=self.network,
+                addresses=self.addresses,
+                mac=self.mac,
+                mtu=self.mtu,
+                rate_mbps=self.rate_mbps,
+                capacity=self.capacity,
             ),
         )
 
@@ -136,6 +151,7 @@ class AccessTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     node: str
     network: str = ""
     vlans: dict[str, str] = {}
+    capacity: str = ""
 
 
 class OutsideInterfaceTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,7 +175,7 @@ class OutsideTable(RoutingTable, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. `app` and `server` are tables of further settings, passed on to those programs as they are."""
+    """The whole file. `app`, `server`, `qos`: further settings, passed on to those programs as they are."""
 
     lab: LabTable
     network: tuple[NetworkTable, ...] = ()
@@ -171,6 +187,16 @@ class Topology(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     outside: tuple[OutsideTable, ...] = ()
     app: dict[str, object] = {}
     server: dict[str, object] = {}
+    qos: dict[str, object] = {}
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether bandwidth matters in this lab: somebody hires some, a link has a capacity, or `[qos]` is there."""
+        hired = [*(network.rate for network in self.network), *(router.rate for router in self.router)]
+        links = [*(trunk.capacity for trunk in self.trunk), *(access.capacity for access in self.access)]
+        links += [port.capacity for router in self.router for port in router.interface]
+        links += [host.capacity for host in self.host]
+        return bool(self.qos) or any(hired) or any(links)
 
 
 def load(path: Path) -> Topology:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qos_controller.config import Settings as QosSettings
+from qos_controller.decision import PolicyKind
 from tests.unit.lab.topologies import EXAMPLES, RING, parsed
 from xenflow import settings
 from xenflow_app.settings import AppSettings
@@ -55,6 +57,74 @@ def test_app_table_is_laid_over() -> None:
     over = programs.app_settings(plan(parsed(RING)), Paths("x"))
     assert over["mode"] == "reactive"
     assert over["limits"] == {"max_macs_per_port": 3}
+
+
+HIRED = """
+[lab]
+name = "hired"
+[[network]]
+name = "lan"
+vid = 10
+rate = "5Mbit"
+[[node]]
+name = "n1"
+[[node]]
+name = "n2"
+[[trunk]]
+between = ["n1", "n2"]
+capacity = "100Mbit"
+[[access]]
+name = "out"
+node = "n1"
+network = "lan"
+capacity = "50Mbit"
+[[router]]
+name = "r1"
+node = "n1"
+rate = "20Mbit"
+ceiling = "80Mbit"
+[[router.interface]]
+network = "lan"
+capacity = "1Gbit"
+[[router.class]]
+name = "voice"
+rate = "2Mbit"
+match = [{dscp = 46}, {protocol = "udp", destination_ports = "5004-5100"}]
+[[host]]
+name = "h1"
+node = "n2"
+network = "lan"
+addresses = ["10.0.0.2/24"]
+capacity = "10Mbit"
+[qos]
+policy = "paper"
+t_med_s = 0.2
+"""
+
+
+def test_qos_controller_takes_its_settings(built: Plan) -> None:
+    assert not built.topology.has_queues
+    text = toml.encode(programs.qos_settings(plan(parsed(HIRED)), Paths("x"), "n1"))
+    taken = settings.parse(text, QosSettings, Path("qos.toml"))
+    assert (taken.policy, taken.t_med_s, taken.frame_bytes) == (PolicyKind.PAPER, 0.2, 1522)
+
+
+def test_definitions_say_what_is_hired_and_what_links_carry(tmp_path: Path) -> None:
+    hired = plan(parsed(HIRED))
+    assert hired.topology.has_queues
+    found = {}
+    for node in ("n1", "n2"):
+        directory = tmp_path / node
+        directory.mkdir()
+        (directory / "lab.toml").write_text(toml.encode(programs.definitions(hired, node)))
+        found[node] = definitions.read(directory)
+    router = found["n1"].machines["r1"]
+    assert (router.rate, router.ceiling, router.interfaces[0].capacity) == (20_000_000, 80_000_000, 1_000_000_000)
+    assert [(item.name, item.rate, len(item.matches)) for item in router.classes] == [("voice", 2_000_000, 2)]
+    assert found["n2"].machines["h1"].interfaces[0].capacity == 10_000_000
+    written = programs.definitions(hired, "n1")
+    assert {port["name"]: port["capacity"] for port in written["port"]} == {"t-n2": "100Mbit", "acc1": "50Mbit"}  # type: ignore[attr-defined]
+    assert written["network"] == [{"name": "lan", "vid": 10, "rate": "5Mbit"}]
 
 
 def test_overlay_merges_tables() -> None:
