@@ -31,6 +31,7 @@ class Book:
         self.problems: list[str] = []
         self.definitions = Definitions()
         self._directory = directory
+        self.state = state
         self._store = Store(state)
         self._files: Files = []
         self._handed: dict[str, Handed] = {}

@@ -116,8 +116,8 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
 
     scope = NodeScope(book.definitions, settings.limits.max_routes)
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
-    move = settings.hypervisor.move
-    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos)
+    move, most = settings.hypervisor.move, settings.limits.max_routers
+    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos, most)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
     server.refused.doors[str(settings.listen)] = listener.refusals
     stop = asyncio.Event()

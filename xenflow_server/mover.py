@@ -4,150 +4,114 @@
     CancelMove -> SIGTERM            exit code, last line of standard error -> Progress(done)
 
 Rules: one move of a router at a time. The command is a process of its own: it goes on when the app goes away, and when
-this server stops (asyncio's own subprocesses would be killed then), for a move half done is worse than one not told.
+this server stops or is killed, for a move half done is worse than one not told. The next run of the server finds it
+again (`adopt`), and tells how it ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
-from typing import IO
+from pathlib import Path
 
 from xenflow.errors import ConfigError
 from xenflow.wire import Move, Progress
+from xenflow_server.command import Command
 
 log = logging.getLogger(__name__)
 _PERCENT = re.compile(r"(\d{1,3})\s*%")
-_LINE_BYTES = 4096
-_LAST_WORDS_S = 1.0
-"""How long output may come after the end of the command (its own children hold the pipe)."""
+SEEN_S = 1.0
+"""How long after the end of a command its machine may still seem to be here: Open vSwitch says so a little later."""
 NO_COMMAND = "this node's hypervisor cannot move machines: set [hypervisor] move"
+STILL_HERE = "the hypervisor's command has ended while this server did not run, and the router is still here"
 
 
 class Mover:
-    """Runs moves. `say` tells the app how each goes."""
+    """Runs moves. `say` tells the app how each goes; `runs_here` says whether a router's machine is on this node."""
 
-    def __init__(self, command: Sequence[str], say: Callable[[Progress], None]) -> None:
-        self._command = tuple(command)
+    def __init__(
+        self, command: Sequence[str], directory: Path, say: Callable[[Progress], None], runs_here: Callable[[str], bool]
+    ) -> None:
+        self._argv = tuple(command)
+        self._directory = directory
         self._say = say
-        self._moves: dict[str, _Running] = {}
+        self._runs_here = runs_here
+        self._moves: dict[str, Command] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    def adopt(self) -> None:
+        """Follow what an earlier run of this server has started."""
+        for command in Command.kept(self._directory):
+            if command.record.name not in self._moves:
+                log.info("move %s to=%s from=unknown to=running", command.record.name, command.record.target)
+                self._begin(command)
+
     def start(self, order: Move) -> None:
-        """Begin a move. Raises ConfigError with the reason why not."""
-        if not self._command:
+        """Begin a move; one that runs already under this number goes on. Raises ConfigError with the reason why not."""
+        if not self._argv:
             raise ConfigError([NO_COMMAND])
-        if order.name in self._moves:
-            raise ConfigError([f"router {order.name} is being moved already, to {self._moves[order.name].target}"])
+        running = self._moves.get(order.name)
+        if running is not None:
+            if running.record.number == order.number:
+                return
+            raise ConfigError([f"router {order.name} is being moved already, to {running.record.target}"])
         try:
-            process = subprocess.Popen(
-                [*self._command, order.name, order.target],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            command = Command.start(self._directory, [*self._argv, order.name, order.target], order)
         except OSError as error:
-            reason = f"{self._command[0]}: cannot be run: {error.strerror}; correct [hypervisor] move"
+            reason = f"{self._argv[0]}: cannot be run: {error.strerror} ({error.filename}); correct [hypervisor] move"
             raise ConfigError([reason]) from error
-        log.info("move %s to=%s from=asked to=running pid=%d", order.name, order.target, process.pid)
-        running = self._moves[order.name] = _Running(order, process, self._say)
-        task = asyncio.create_task(self._follow(running))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        log.info("move %s to=%s from=asked to=running pid=%d", order.name, order.target, command.record.pid)
+        self._begin(command)
 
     def cancel(self, number: int) -> bool:
         """Ask the command of that number to stop; False if there is none."""
         for name, running in self._moves.items():
-            if running.number == number:
+            if running.record.number == number:
                 log.info("move %s: told to stop", name)
-                running.process.send_signal(signal.SIGTERM)
+                running.terminate()
                 return True
         return False
 
-    async def _follow(self, running: _Running) -> None:
-        error = await running.finish()
-        del self._moves[running.name]
-        log.info("move %s from=running to=%s", running.name, error or "done")
-        self._say(Progress(running.number, True, error, 0 if error else 100))
+    def _begin(self, command: Command) -> None:
+        self._moves[command.record.name] = command
+        task = asyncio.create_task(self._follow(command))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
+    async def _follow(self, command: Command) -> None:
+        record = command.record
+        percent, complaint = 0, ""
 
-class _Running:
-    """One command from its start to its end."""
+        def progress(line: str) -> None:
+            nonlocal percent
+            found = _PERCENT.search(line)
+            now = min(int(found[1]), 100) if found else percent
+            if now != percent:
+                percent = now
+                self._say(Progress(record.number, False, "", percent))
 
-    def __init__(self, order: Move, process: subprocess.Popen[bytes], say: Callable[[Progress], None]) -> None:
-        self.number, self.name, self.target = order.number, order.name, order.target
-        self.process = process
-        self._say = say
-        self._percent = 0
-        self._last_error = ""
+        def complain(line: str) -> None:
+            nonlocal complaint
+            log.info("move %s: %s", record.name, line)
+            complaint = line
 
-    async def finish(self) -> str:
-        """Follow the command to its end; return why it failed, empty if it did not."""
-        out, err = self.process.stdout, self.process.stderr
-        assert out is not None  # a pipe, as is err
-        assert err is not None
-        reading = [asyncio.create_task(_lines(out, self._progress)), asyncio.create_task(_lines(err, self._complaint))]
-        try:
-            await _ended(self.process.pid)
-            code = self.process.wait()
-            await asyncio.wait(reading, timeout=_LAST_WORDS_S)
-        finally:
-            for task in reading:
-                task.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
+        await command.follow(progress, complain)
+        error = await self._why_not(command, complaint)
+        del self._moves[record.name]
+        command.forget()
+        log.info("move %s from=running to=%s", record.name, error or "done")
+        self._say(Progress(record.number, True, error, 0 if error else 100))
+
+    async def _why_not(self, command: Command, complaint: str) -> str:
+        """Return why it failed, empty if it did not; without its exit code the machine's place tells."""
+        code = command.code
         if code == 0:
             return ""
+        if code is None:
+            await asyncio.sleep(SEEN_S)
+            return (complaint or STILL_HERE) if self._runs_here(command.record.name) else ""
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return self._last_error or f"the hypervisor's command failed: {how}"
-
-    def _progress(self, line: str) -> None:
-        found = _PERCENT.search(line)
-        percent = min(int(found[1]), 100) if found else self._percent
-        if percent != self._percent:
-            self._percent = percent
-            self._say(Progress(self.number, False, "", percent))
-
-    def _complaint(self, line: str) -> None:
-        log.info("move %s: %s", self.name, line)
-        self._last_error = line
-
-
-async def _ended(pid: int) -> None:
-    """Return when the process has ended."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    descriptor = os.pidfd_open(pid)
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-async def _lines(pipe: IO[bytes], take: Callable[[str], None]) -> None:
-    """Call `take` with each line that is not empty, until the pipe ends; what is too long is cut."""
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), pipe
-    )
-    left = b""
-    with contextlib.closing(transport):
-        while data := await reader.read(_LINE_BYTES):
-            *lines, left = re.split(rb"[\r\n]", left + data)
-            for line in (*lines, left[_LINE_BYTES:]):
-                _take_line(line, take)
-            left = left[:_LINE_BYTES]
-    _take_line(left, take)
-
-
-def _take_line(line: bytes, take: Callable[[str], None]) -> None:
-    text = "".join(c if c.isprintable() else "?" for c in line[:_LINE_BYTES].decode(errors="replace")).strip()
-    if text:
-        take(text)
+        return complaint or f"the hypervisor's command failed: {how}"

@@ -26,7 +26,8 @@ Order = Define | Undefine | Move | CancelMove | Drain
 class Orders:
     """Carries out the app's orders.
 
-    `runs_here` says whether a router's machine is on this node; `mark` marks a trunk, or raises ConfigError.
+    `runs_here` says whether a router's machine is on this node; `mark` marks a trunk, or raises ConfigError. With
+    `max_routers`, no more routers than these may run here or be handed over to come.
     """
 
     def __init__(
@@ -39,14 +40,20 @@ class Orders:
         redefine: Callable[[Definitions], None],
         runs_here: Callable[[str], bool],
         mark: Callable[[Drain], None],
+        max_routers: int = 0,
     ) -> None:
         self._node = node
+        self._max_routers = max_routers
         self._book = book
-        self._mover = Mover(command, say)
+        self._mover = Mover(command, book.state / "moves", say, runs_here)
         self._say = say
         self._redefine = redefine
         self._runs_here = runs_here
         self._mark = mark
+
+    def resume(self) -> None:
+        """It is known now who runs here: go on with moves that an earlier run of this server has begun."""
+        self._mover.adopt()
 
     def take(self, order: Order) -> None:
         """Carry out an order, or say why not."""
@@ -63,6 +70,7 @@ class Orders:
     def _carry_out(self, order: Order) -> bool:
         """Return whether the order is done; a move says so itself, later."""
         if isinstance(order, Define):
+            self._check_room(order.machine.name)
             self._redefine(self._book.define(order))
             log.info("router %s: definition of epoch %d handed over", order.machine.name, order.epoch)
             return True
@@ -80,6 +88,15 @@ class Orders:
         elif not self._mover.cancel(order.number):
             raise ConfigError([f"no move has the number {order.number}: it is over, or never began"])
         return False
+
+    def _check_room(self, name: str) -> None:
+        """Raises ConfigError if the node is full: what runs here already has its place."""
+        defined = self._book.definitions
+        others = {one for one in defined.machines if self._runs_here(one)} | defined.handed.keys()
+        others.discard(name)
+        if self._max_routers and len(others) >= self._max_routers and not self._runs_here(name):
+            reason = f"node {self._node} is full: {len(others)} routers run there or are to come, and no more may"
+            raise ConfigError([f"{reason} ([limits] max_routers)"])
 
     def _move(self, order: Move) -> None:
         if not NAME.fullmatch(order.target) or order.target == self._node:

@@ -66,6 +66,7 @@ class Server:
         book: Book,
         move: Sequence[str] = (),
         connect_qos: Callable[[], Awaitable[Stream]] | None = None,
+        max_routers: int = 0,
     ) -> None:
         """`connect` leads to the app, `connect_qos` to the node's qos-controller, if it has one."""
         self.uplink = Uplink(self._connect, self._from_app)
@@ -73,6 +74,7 @@ class Server:
         self.refused = RefusedCounts(self.clients.refused)
         self._connect_app = connect
         self._scope = scope
+        self._knows = False
         self._database = database
         self._confirmer = Confirmer(ovs.rundir, ovs.bridge, lambda token: self.uplink.say(Confirmed(token)))
         self._shaping = None if connect_qos is None else Shaping(node, connect_qos, self.uplink.say)
@@ -84,6 +86,7 @@ class Server:
             redefine=self.redefine,
             runs_here=self.clients.runs_here,
             mark=self._mark,
+            max_routers=max_routers,
         )
 
     async def run(self) -> None:
@@ -140,6 +143,9 @@ class Server:
         self.uplink.open(self._scope)
         self.uplink.wake(self._scope.scope)
         self.clients.observe(self._scope.definitions.machines, inventory.machines, self._scope.caps, self._scope.moved)
+        if not self._knows:
+            self._knows = True
+            self._orders.resume()
 
     def _mark(self, order: Drain) -> None:
         inventory = self._scope.inventory

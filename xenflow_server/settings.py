@@ -43,9 +43,10 @@ class HypervisorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[limits]``: `max_routes` is the cap of a router whose definition has none."""
+    """``[limits]``: `max_routes` is the cap of a router whose definition has none, `max_routers` that of the node."""
 
     max_routes: Count = 0
+    max_routers: Count = 0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

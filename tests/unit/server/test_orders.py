@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.stream import FakeStream
 from tests.unit.server.test_server import LINK, ROUTERS, Client, World, started
-from xenflow.model import Handed, Machine, Port, PortKind
+from xenflow.model import Handed, Interface, Machine, Port, PortKind
 from xenflow.wire import (
     NODE_SCOPE,
     Announce,
@@ -115,6 +115,25 @@ def test_a_router_comes_where_it_was_handed_over(tmp_path: Path) -> None:
         world.plug(r2)
         await world.order(Define(4, r2, 7, 4))
         await world.app.until(lambda: world.app.has(NODE_SCOPE, r2))
+
+    tell(tmp_path, story)
+
+
+def test_a_node_that_is_full_refuses_one_more_router(tmp_path: Path) -> None:
+    async def story(world: MovingWorld) -> None:
+        world.server._orders._max_routers = 2
+        world.plug(ROUTERS["r1"])
+        await world.app.until(lambda: world.app.has(NODE_SCOPE, ROUTERS["r1"]))
+        await world.order(Define(1, ROUTERS["r2"], 0, 3))
+        await world.hears(Progress(1, True, "", 100))
+        third = Machine("r3", ROUTERS["r1"].kind, (Interface(1, "a", bytes([2, 0, 0, 0, 0, 9])),))
+        await world.order(Define(2, third, 0, 4))
+        assert "node n1 is full: 2 routers run there or are to come" in await world.error(2)
+        await world.order(Define(3, ROUTERS["r2"], 0, 5))  # it is counted already
+        await world.hears(Progress(3, True, "", 100))
+        await world.order(Undefine(4, "r2", 5))
+        await world.order(Define(5, third, 0, 6))
+        await world.hears(Progress(5, True, "", 100))
 
     tell(tmp_path, story)
 
