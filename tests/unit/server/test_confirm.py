@@ -12,7 +12,7 @@ import pytest
 
 from xenflow.errors import DataplaneError
 from xenflow_server import confirm
-from xenflow_server.confirm import Confirmer, appctl
+from xenflow_server.confirm import Confirmer, appctl, next_nudge
 
 
 class FakeDaemon:
@@ -101,6 +101,34 @@ def test_a_daemon_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
         assert await confirmed.get() == 1
         with pytest.raises(DataplaneError, match="refused nonsense: no nonsense"):
             await appctl(daemon.directory, "nonsense")
+
+    tell(story)
+
+
+def test_a_long_round_is_not_followed_by_a_nudge_at_once() -> None:
+    assert next_nudge(0.001) == next_nudge(confirm.LONG_S) == confirm.NUDGE_S
+    assert next_nudge(0.1) > 0.1
+
+
+def test_each_round_is_nudged_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    nudged: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(_rundir: Path, bridge: str) -> None:
+        nudged.put_nowait(bridge)
+
+    monkeypatch.setattr(confirm, "nudge", note)
+    monkeypatch.setattr(confirm, "NUDGE_S", 0.001)
+
+    async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
+        await daemon.start()
+        confirmer.ask(1)
+        for _ in range(confirm.ROUNDS):
+            wait = await daemon.wait_asked()
+            for _ in range(3):
+                assert await nudged.get() == "br"
+            assert confirmed.empty()
+            wait.set_result(None)
+        assert await confirmed.get() == 1
 
     tell(story)
 
