@@ -56,7 +56,7 @@ _FROM: Final[dict[Role, tuple[type[Message], ...]]] = {
     Role.ROUTER: _REPORTS,
     Role.NODE: (
         *(*_REPORTS, wire.Close, wire.Ack, wire.Confirmed, wire.Answer, wire.Problem),
-        *(wire.Progress, wire.Announce, wire.Announced, wire.Query),
+        *(wire.Progress, wire.Announce, wire.Announced, wire.Query, wire.Refused),
     ),
     Role.CONTROLLER: (
         *(*_REPORTS, wire.Close, wire.Ack, wire.Confirm, wire.Answer, wire.Problem, wire.Query),
