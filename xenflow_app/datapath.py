@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xenflow_app.flowtable import FlowKey, FlowTable, FlowValue, Owner, is_ours, kind_of
-from xenflow_app.openflow import encode
+from xenflow_app.openflow import actions, encode
 from xenflow_app.openflow.encode import Command
 from xenflow_app.openflow.values import BarrierReply, ErrorMessage, Flow, FlowStats
 from xenflow_app.pipeline import Kind
@@ -90,6 +90,16 @@ class Datapath:
     def when_confirmed(self, call: Callable[[], None]) -> None:
         """Call once all that is due now is in the switch's tables."""
         self._waiting.append(call)
+
+    def send_out(self, port: int, frame: bytes) -> None:
+        """Send a frame out of a port."""
+        self._send(encode.packet_out(actions.output(port), frame))
+
+    def when_done(self, call: Callable[[], None]) -> None:
+        """Call once the switch has done all that it was sent until now."""
+        barrier = self._next_xid()
+        self._under_way.append((barrier, barrier, [call]))
+        self._send(encode.barrier_request(barrier))
 
     def flush(self) -> None:
         """Send what is due, as far as the window allows; call what need not wait."""

@@ -9,6 +9,8 @@ Place in the flow: ports, machines, learned MACs, links -> *trees and ways* -> f
 
 A change of links goes step by step (topology.py says why no step has a loop): `advance` takes the next step when the
 last one is confirmed on every connected node that it touched, and returns the nodes whose confirmation it now awaits.
+Before nodes turn to where an address has moved, the bridges on the way are taught (disguise.py): `lessons` are what
+is to be sent before the step counts as confirmed.
 Nothing is planned before `settled`: what nodes and links there are must be known first.
 """
 
@@ -18,6 +20,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from xenflow_app import pipeline, takeover
+from xenflow_app.disguise import Lesson
 from xenflow_app.flowtable import FlowTable
 from xenflow_app.topology import Edge, End, Forest, Graph, forest, next_forest, next_paths, toward
 
@@ -53,13 +56,15 @@ class _Network:
 class _Move:
     """An address on its way to another node: what each node does with its frames until it has turned.
 
-    The new node turns first; the others only when `released`, from the new node outwards.
+    The new node turns first; the others only when `released`, from the new node outwards, each batch of them once the
+    bridges on its new ways have been taught, from the ends in `taught`.
     """
 
     before: Location
     ways: dict[str, Edge]
     released: bool
     first: bool = True
+    taught: dict[Edge, End] = field(default_factory=dict)
 
 
 class Fabric:
@@ -75,6 +80,7 @@ class Fabric:
         self.step = 0
         self.revision = 0
         """Grows whenever members, trees or ways change."""
+        self.lessons: list[Lesson] = []
         self._awaiting: set[str] = set()
         self._nodes = nodes
         self._networks: dict[int, _Network] = {}
@@ -261,6 +267,7 @@ class Fabric:
             return set()
         touched: set[str] = set()
         if not self._awaiting:
+            self.lessons = []
             ways = self._step_paths()
             moves = set() if ways else self._step_moves()  # to a node whose own ways are confirmed
             touched = self._step_trees() | ways | moves
@@ -271,9 +278,10 @@ class Fabric:
         for where in self._dirty_macs:
             self._plan_mac(*where)
         self._dirty_macs.clear()
-        if touched:
+        teachers = {lesson.end.node for lesson in self.lessons}
+        if not self._awaiting and (touched or teachers):
             self.step += 1
-            self._awaiting = set(touched)
+            self._awaiting = touched | teachers
         return touched
 
     @property
@@ -360,6 +368,8 @@ class Fabric:
                 after |= waiting
                 nodes = after.keys() | move.ways.keys()
                 changed = {node for node in nodes if after.get(node) != move.ways.get(node)}
+                if self._teach(where, move, {after[node]: after[node].beyond(node) for node in changed & after.keys()}):
+                    continue
                 move.ways = after
                 if after == wanted and not waiting and (move.before.node in wanted or move.before.node in self._away):
                     del self._moves[where]
@@ -376,6 +386,14 @@ class Fabric:
         """
         wanted = self._paths.get(target, {})
         return {node: way for node, way in self._paths.get(before, {}).items() if node not in wanted and node != target}
+
+    def _teach(self, where: tuple[int, bytes], move: _Move, ends: Mapping[Edge, End]) -> bool:
+        """Let these ends of links tell what is beyond them where the address will be; False if they have told it."""
+        unheard = {link: end for link, end in ends.items() if move.taught.get(link) != end}
+        move.taught |= unheard
+        lessons = [Lesson(end, *where) for end in sorted(unheard.values()) if end.node not in self._away]
+        self.lessons += lessons
+        return bool(lessons)
 
     def _plan_network(self, vid: int, network: _Network) -> None:
         trunks: dict[str, list[int]] = {}

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xenflow.model import Interface
-from xenflow_app import pipeline
+from xenflow_app import disguise, pipeline
 from xenflow_app.answering import Answering, Claim
 from xenflow_app.fabric import Fabric, Location, Member
 from xenflow_app.node import Node
@@ -32,6 +32,7 @@ class Homes:
         self._routing: dict[str, set[str]] = {}
         self._arriving: set[str] = set()
         self._expected: dict[str, set[str]] = {}
+        self._disguised: set[str] = set()
 
     def home(self, name: str) -> str | None:
         """Return the node where the router's addresses are."""
@@ -52,6 +53,14 @@ class Homes:
             self.revision += 1
             self._home[name] = node
             self._routing[name] = {node}
+
+    def disguise(self, name: str, *, moving: bool) -> None:
+        """While the router moves, its frames have another source address (see `disguise`)."""
+        if moving:
+            self._disguised.add(name)
+        else:
+            self._disguised.discard(name)
+        self.plan(name)
 
     def route_also(self, name: str, node: str) -> None:
         """Another node, which has the VM now, routes for it too; it gets the addresses when it `arrive`s there."""
@@ -151,9 +160,11 @@ class Homes:
             if port is not None:
                 flows |= pipeline.to_machine(router.number, number, port)
             elif (trunk := self._toward_machine(node, router.name, number)) is not None:
-                flows |= pipeline.to_machine_elsewhere(router.number, number, trunk)
+                flows |= disguise.to_machine_elsewhere(router.number, number, trunk)
             if node.name in self._routing.get(router.name, ()) and router.routes_at(number):
                 flows |= pipeline.to_router(vid, interface.mac, router.number, number)
+            if router.name in self._disguised:
+                flows |= disguise.disguise(vid, interface.mac, router.number)
         node.flows.want_group((router.number, "link", number), flows)
 
     def _toward_machine(self, node: Node, name: str, number: int) -> int | None:

@@ -232,6 +232,7 @@ class Moves:
         self.under_way[name] = move
         self._held.pop((name, source), None)
         self._note(move, "asked for" if planned else "found under way")
+        self._homes.disguise(name, moving=True)
         if planned:
             machine = self._nodes[source].routers[name].machine
             self._ask(move, self._nodes[target], Define(number, machine, machine.max_routes, number))
@@ -299,6 +300,7 @@ class Moves:
             self._act(move, action)
         if state in ENDED:
             del self.under_way[move.name]
+            self._homes.disguise(move.name, moving=False)
             self.ended = [*self.ended[1 - KEPT :], move]
             for node in self._nodes.values():
                 if node.machine(move.name) is not None and self._homes.home(move.name) != node.name:
@@ -318,7 +320,9 @@ class Moves:
             case Action.INSTALL:
                 self._facts.prepare(target, source, name)
                 self._homes.expect(name, target.name)
-                self._steps.when_followed(target, partial(move.truths.add, Event.INSTALLED))
+                waiting = {node.name for node in (source, target) if node is target or node.switch is not None}
+                for node in [self._nodes[item] for item in sorted(waiting)]:
+                    self._steps.when_followed(node, partial(self._installed, move, waiting, node.name))
             case Action.START:
                 self._ask(move, source, Move(move.number, name, target.name))
             case Action.CANCEL:
@@ -349,6 +353,12 @@ class Moves:
                     self._facts.remove(target, name)
                 self._handing.nowhere_else(name)
 
+    def _installed(self, move: Migration, waiting: set[str], node: str) -> None:
+        """The node's packets follow what was planned for the move; those of the others in `waiting` not yet."""
+        waiting.discard(node)
+        if not waiting:
+            move.truths.add(Event.INSTALLED)
+
     def _arrive(self, move: Migration) -> None:
         """The target's packets follow the router's flows; the others go on by the source, if that can forward."""
         router = self._nodes[move.source].routers.get(move.name)
@@ -376,6 +386,7 @@ class Moves:
     def _destroyed(self, move: Migration) -> None:
         """The VM is nowhere any more: nothing is left to move."""
         del self.under_way[move.name]
+        self._homes.disguise(move.name, moving=False)
         move.state, move.error = State.FAILED, "the VM was destroyed"
         self._note(move, "destroyed")
         self.ended = [*self.ended[1 - KEPT :], move]

@@ -55,7 +55,7 @@ FROM_EDGE = Subfield(_EDGE.header, 0, 1)
 
 
 class Table(IntEnum):
-    """Table numbers; a packet only goes to higher ones, but for the way back from REWRITE to LINK."""
+    """Table numbers; a packet only goes to higher ones, but for the ways back to LINK."""
 
     ADMISSION = 0
     LEARN = 5
@@ -321,13 +321,6 @@ def to_machine(router: int, interface: int, port: int) -> Flows:
     """Return the flow that hands a packet to the router's VM on one interface: all that depends on the vif's port."""
     sheet = Sheet(Kind.LOCAL, router)
     sheet.add(Table.MACHINE, 100, leave_vif(port), reg1=interface, reg2=router)
-    return sheet.flows
-
-
-def to_machine_elsewhere(router: int, interface: int, trunk: int) -> Flows:
-    """Return the flow that sends a packet for the router's VM, which runs on another node, there: by layer 2."""
-    sheet = Sheet(Kind.LOCAL, router)
-    sheet.add(Table.MACHINE, 100, leave_trunk(trunk), reg1=interface, reg2=router)
     return sheet.flows
 
 

@@ -38,8 +38,16 @@ class Steps:
     def advance(self, now: float) -> None:
         """Let the fabric take what steps it may, and ask for their confirmation."""
         self._now = now
-        for name in self._fabric.advance():
-            self.when_followed(self._nodes[name], partial(self._fabric.confirmed, name, self._fabric.step))
+        turning = self._fabric.advance()
+        lessons, self._fabric.lessons = self._fabric.lessons, []
+        for lesson in lessons:
+            self._nodes[lesson.end.node].datapath.send_out(lesson.end.port, lesson.frame())
+        for name in turning | {lesson.end.node for lesson in lessons}:
+            confirmed = partial(self._fabric.confirmed, name, self._fabric.step)
+            if name in turning:
+                self.when_followed(self._nodes[name], confirmed)
+            else:
+                self._nodes[name].datapath.when_done(confirmed)
 
     def when_followed(self, node: Node, call: Callable[[], None]) -> None:
         """Call when the node's packets follow all that is desired on it now."""

@@ -140,6 +140,8 @@ def _link(names: Names, rule: Rule) -> str:
     vid = rule.number(fields.REG0)
     if vid is None:
         return "everything else: switch by MAC address, group addresses flood"
+    if rule.packed(fields.ETH_SRC):
+        return f"{names.who(vid, rule.packed(fields.ETH_SRC))} moves: its frames hide where they come from"
     router = rule.loads(pipeline.ROUTER) or 0
     link = names.link(router, rule.loads(pipeline.INTERFACE) or 0)
     return f"frames to {names.router_name(router)}, {link}: route"

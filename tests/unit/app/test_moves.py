@@ -9,7 +9,7 @@ from xenflow.announcement import Announcement, build
 from xenflow.model import Hop, Machine, MachineKind, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
 from xenflow.replica import Outbox
 from xenflow.wire import Announce, Announced, Define, Message, Move, Progress, Undefine
-from xenflow_app import pipeline
+from xenflow_app import disguise, pipeline
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.openflow.values import PacketIn
@@ -59,6 +59,11 @@ def of_router(world: World, node: str, number: int) -> dict[bytes, bytes]:
 
 def entrance(vid: int, address: bytes) -> bytes:
     return nxm.flow_key(Table.LINK, 100, reg0=vid, dl_dst=address)
+
+
+def disguises(router: int) -> pipeline.Flows:
+    """Both interfaces of the router, on a node that routes for it while it moves."""
+    return disguise.disguise(30, FIRST, router) | disguise.disguise(40, mac(102), router)
 
 
 def way(world: World, node: str) -> bytes:
@@ -121,7 +126,8 @@ def test_a_planned_move_goes_step_by_step_and_leaves_nothing_behind() -> None:
     routes = {key for key in before if key[0] in (Table.FIB, Table.NEIGHBOR, Table.REWRITE, Table.ONLINK)}
     assert routes <= prepared.keys()
     assert entrance(30, FIRST) not in prepared
-    assert of_router(net, "a", number) == before
+    assert of_router(net, "a", number) == before | disguises(number)
+    assert disguises(number).keys() <= prepared.keys()
     outbox = carry(net)
     assert state(net) == State.RESUMING
     assert entrance(30, FIRST) in of_router(net, "a", number)
@@ -139,6 +145,7 @@ def test_a_planned_move_goes_step_by_step_and_leaves_nothing_behind() -> None:
     assert told(net, "a", Undefine)
     after = of_router(net, "b", number)
     assert after.keys() & routes == routes
+    assert not after.keys() & disguises(number).keys()
     for server in net.servers.values():
         assert server.switch.flows == net.controller.nodes[server.name].flows.desired
     sent = [server.switch.flow_mods for server in net.servers.values()]
@@ -152,7 +159,8 @@ def test_what_only_the_vm_can_answer_follows_it_by_layer_2() -> None:
     answer(net, "b", begin(net))
     carry(net)
     local = nxm.flow_key(Table.MACHINE, 100, reg1=1, reg2=number)
-    assert net.servers["a"].switch.flows[local][12:] == actions.output(1)
+    hidden = actions.set_dl_src(disguise.NOBODY)
+    assert net.servers["a"].switch.flows[local][12:] == hidden + actions.output(1)
     assert net.servers["b"].switch.flows[local][12:] == actions.strip_vlan() + actions.output(301)
 
 

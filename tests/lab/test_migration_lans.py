@@ -1,0 +1,178 @@
+"""Routers move between places that share nothing but XenFlow's switched path: no tunnel, and plain Ethernet on the way.
+
+    LAN 1                                                LAN 2
+    n1: h1, h4 ---- s1 (a switch, no machines) --[B]---- n2: h2, h3      B: a plain bridge that learns MAC addresses
+
+    left: h1, h3, r1        r1 - core - r2 - mid - r3        right: h2, h4, r3
+
+All routes are static, so that no routing daemon's packets teach the plain bridge where a router is.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lab import moving, ring, tools
+from tests.lab.conftest import LabFactory
+from xenflow_app.disguise import LESSON_TYPE
+from xenflow_app.pipeline import PROBE_TYPE
+from xenflow_lab.lab import Lab
+from xenflow_lab.plan import Kind
+from xenflow_lab.traffic import frames
+from xenflow_lab.traffic.launch import Tool
+
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
+
+TOPOLOGY = """
+[lab]
+name = "lans"
+[[node]]
+name = "n1"
+[[node]]
+name = "s1"
+[[node]]
+name = "n2"
+[[trunk]]
+between = ["n1", "s1"]
+[[trunk]]
+between = ["s1", "n2"]
+bridge = true
+"""
+NETWORKS = {"left": 10, "core": 20, "mid": 30, "right": 40}
+ROUTERS = {
+    "r1": ("n1", {"left": "10.0.1.1", "core": "10.0.12.1"}, {"10.0.2.0/24": "10.0.12.2", "10.0.23.0/24": "10.0.12.2"}),
+    "r2": ("n1", {"core": "10.0.12.2", "mid": "10.0.23.2"}, {"10.0.1.0/24": "10.0.12.1", "10.0.2.0/24": "10.0.23.3"}),
+    "r3": ("n2", {"mid": "10.0.23.3", "right": "10.0.2.1"}, {"10.0.1.0/24": "10.0.23.2", "10.0.12.0/24": "10.0.23.2"}),
+}
+HOSTS = {"h1": ("n1", "left", 1), "h3": ("n2", "left", 3), "h2": ("n2", "right", 2), "h4": ("n1", "right", 4)}
+RATE_PPS = 250
+TUNNELS = {4, 41, 47}
+"""IP in IP, IPv6 in IP, GRE."""
+TUNNEL_PORTS = {4789, 6081, 8472}
+"""VXLAN, Geneve, and Linux's own port of VXLAN."""
+
+
+def topology() -> str:
+    lines = [TOPOLOGY]
+    lines += [f'[[network]]\nname = "{name}"\nvid = {vid}' for name, vid in NETWORKS.items()]
+    for router, (node, interfaces, routes) in ROUTERS.items():
+        lines.append(f'[[router]]\nname = "{router}"\nnode = "{node}"')
+        for network, address in interfaces.items():
+            lines.append(f'[[router.interface]]\nnetwork = "{network}"\naddresses = ["{address}/24"]')
+        lines += [f'[[router.route]]\nto = "{to}"\nvia = "{via}"' for to, via in routes.items()]
+    for host, (node, network, number) in HOSTS.items():
+        subnet = 1 if network == "left" else 2
+        lines.append(f'[[host]]\nname = "{host}"\nnode = "{node}"\nnetwork = "{network}"')
+        lines.append(f'addresses = ["10.0.{subnet}.1{number}/24"]\ngateways = ["10.0.{subnet}.1"]')
+    return "\n".join(lines)
+
+
+def address(host: str) -> str:
+    _, network, number = HOSTS[host]
+    return f"10.0.{1 if network == 'left' else 2}.1{number}"
+
+
+def stream(source: str, to: str, port: int) -> ring.Stream:
+    return ring.Stream(f"{source}-{to}", source, (f"{address(to)}:{port}",), (to,), 2, ("--ports", "2"))
+
+
+ONE_WAY = [stream("h1", "h2", 6001)]
+EVERYBODY = [stream("h1", "h2", 6001), stream("h2", "h1", 6002), stream("h3", "h4", 6003), stream("h4", "h3", 6004)]
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: LabFactory) -> Lab:
+    made = make_lab(topology(), "lans")
+    made.wait_settled()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _at_rest(lab: Lab) -> None:
+    """All routers where the file has them; everybody has spoken with everybody."""
+    for router, (node, _, _) in ROUTERS.items():
+        if moving.node_of(lab, router) != node:
+            moving.moved(lab, router, node)
+    for host in HOSTS:
+        answered = tools.answers(lab, host, [address(other) for other in HOSTS if other != host])
+        assert all(answered.values()), (host, answered)
+    ring.wait_quiet(lab)
+
+
+@contextmanager
+def captured(lab: Lab, directory: Path) -> Iterator[Counter[str]]:
+    """Take every frame off every trunk while the block runs; after it, how many there were of each kind."""
+    kinds: Counter[str] = Counter()
+    with ExitStack() as stack:
+        running: list[tuple[Tool, Path]] = []
+        for node in lab.plan.of_kind(Kind.NODE):
+            path = directory / f"{node.name}.pcap"
+            words = [word for end in lab.plan.trunk_ends(node.name) for word in ("--interface", end.port)]
+            words += ["--pcap", str(path), "--pcap-frames", "1000000"]
+            running.append((stack.enter_context(tools.start(lab, node.name, "capture", *words)), path))
+        yield kinds
+        for tool, path in running:
+            assert tool.stop()["missed"] == 0
+            kinds.update(kind(frame) for frame in records(path))
+
+
+def records(path: Path) -> Iterator[bytes]:
+    """Yield the frames of a pcap file."""
+    content = path.read_bytes()
+    at = 24
+    while at < len(content):
+        length = struct.unpack_from("=I", content, at + 8)[0]
+        yield content[at + 16 : at + 16 + length]
+        at += 16 + length
+
+
+def kind(content: bytes) -> str:
+    """Tell what a frame is to somebody who looks for tunnels."""
+    frame = frames.parse(content)
+    assert frame is not None
+    packet = content[14 + 4 * len(frame.tags) :]
+    if frame.ethertype == PROBE_TYPE and not frame.tags:
+        return "probe"
+    if not frame.tags:
+        port = struct.unpack_from("!H", packet, 22)[0] if frame.ethertype == frames.ETHERTYPE_IPV4 else 0
+        return "BFD" if (port, packet[9:10]) == (3784, b"\x11") else f"untagged {frame.ethertype:#06x}"
+    if len(frame.tags) > 1 or frame.tags[0].tpid != frames.TPID_8021Q or frame.tags[0].vid not in NETWORKS.values():
+        return f"tags {frame.tags}"
+    if frame.ethertype == frames.ETHERTYPE_IPV4:
+        protocol, port = packet[9], struct.unpack_from("!H", packet, 22)[0]
+        return f"tunnel {protocol} {port}" if protocol in TUNNELS or port in TUNNEL_PORTS else "tagged"
+    if frame.ethertype == frames.ETHERTYPE_IPV6:
+        protocol, port = packet[6], struct.unpack_from("!H", packet, 42)[0]
+        return f"tunnel {protocol} {port}" if protocol in TUNNELS or port in TUNNEL_PORTS else "tagged"
+    return "tagged" if frame.ethertype in (frames.ETHERTYPE_ARP, LESSON_TYPE) else f"tagged {frame.ethertype:#06x}"
+
+
+@pytest.mark.parametrize("router", ["r1", "r2", "r3"])
+@pytest.mark.parametrize("streams", [ONE_WAY, EVERYBODY], ids=["one-way", "everybody"])
+def test_a_learning_bridge_on_the_way_costs_no_packet(lab: Lab, router: str, streams: list[ring.Stream]) -> None:
+    """To the other side of the bridge, and back."""
+    home = ROUTERS[router][0]
+    there = "n2" if home == "n1" else "n1"
+    with moving.numbered(lab, *streams, rate_pps=RATE_PPS) as reports:
+        for to in (there, home):
+            print(f"{router} to {to}: {moving.steps(moving.moved(lab, router, to))} ms")
+    print(ring.figures(reports))
+    moving.assert_complete(reports)
+    moving.assert_as_wanted(lab)
+
+
+def test_all_that_the_trunks_carry_is_plain_ethernet_with_one_tag(lab: Lab, tmp_path: Path) -> None:
+    """But the controller's probes and the switches' own BFD, which are not tagged."""
+    with captured(lab, tmp_path) as kinds, moving.numbered(lab, *EVERYBODY, rate_pps=RATE_PPS) as reports:
+        moving.moved(lab, "r2", "n2")
+        moving.moved_by_hand(lab, "r2", "n1", 0.2)
+    print(f"{dict(kinds)}; {ring.figures(reports)}")
+    assert kinds.keys() <= {"tagged", "probe", "BFD"}
+    assert kinds["tagged"] > sum(report["received"] for report in reports.values())
+    moving.assert_complete(reports)
