@@ -25,6 +25,8 @@ from xenflow.bandwidth import Match, Queue, Selector
 FIRST_PREFERENCE: Final = 0x7860
 """Preference of our first program; those of a port follow each other."""
 MAX_PROGRAMS: Final = 16
+PROLOGUE_ROOM: Final = 64
+"""More instructions than beginning and end of a program have."""
 PREFERENCES: Final = range(FIRST_PREFERENCE, FIRST_PREFERENCE + MAX_PROGRAMS)
 
 OWN_BFD: Final = Selector(0, match=Match(protocol=socket.IPPROTO_UDP, destination_ports=(3784, 3784)))
@@ -64,8 +66,6 @@ class UserspaceClassifier:
         bodies = [b""]
         for vid, selectors in vlans.items():
             block = _vlan(vid, selectors)
-            if len(block) > room:
-                raise ValueError(f"VLAN {vid} has {len(selectors)} selectors, more than a program can hold")
             if len(bodies[-1]) + len(block) > room:
                 bodies.append(b"")
             bodies[-1] += block
@@ -140,6 +140,8 @@ def _vlan(vid: int, selectors: Iterable[tuple[Selector, int]]) -> bytes:
         asm.do(Op.RETURN, class_id)
         asm.here(other)
     asm.here(past)
+    if len(asm) > MAX_INSTRUCTIONS - PROLOGUE_ROOM:
+        raise ValueError(f"VLAN {vid}: its selectors are more than a program can hold")
     return asm.code()
 
 

@@ -54,10 +54,10 @@ class Reading:
 
 
 class Kernel:
-    """Traffic control of the devices in this network namespace."""
+    """Traffic control of the devices in this process's network namespace, or a named one."""
 
-    def __init__(self) -> None:
-        self._route = AsyncIPRoute(rcvbuf=RCVBUF_BYTES)
+    def __init__(self, namespace: str | None = None) -> None:
+        self._route = AsyncIPRoute(rcvbuf=RCVBUF_BYTES, netns=namespace)
 
     async def open(self) -> None:
         """Connect; call it once, first."""
