@@ -160,7 +160,8 @@ def _settings(
 ) -> dict[int, Setting]:
     """Return every class of a link by its minor number, parents before children."""
     frame = link.frame_bytes
-    quanta = proportional_quanta(parties, loads, frame) if _is_ours(policy) else {}
+    guaranteed = [share.guarantee_bps for share in shares]
+    quanta = proportional_quanta(parties, loads, guaranteed, frame) if _is_ours(policy) else {}
     settings = {LINK_MINOR: _setting(0, link.capacity_bps, link.capacity_bps, frame, SHARED_PRIO, frame)}
     for item in link.classes:
         if item.control:

@@ -5,19 +5,23 @@ quantum is, the kernel takes a tenth of the rate in bytes, at most 200,000: equa
 which is why Open vSwitch shares idle capacity equally. We set quanta proportional to what was hired.
 
 Inner classes have no quantum: in one round an inner class sends the sum of its active leaves' quanta (sch_htb.c,
-htb_lookup_leaf). So what belongs to a group is divided among those of its leaves that borrow.
+htb_lookup_leaf). So quanta of a group's leaves follow who of them borrows, that the group gets its part in sum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import truediv
 from typing import Final
 
 from qos_controller.history import IDLE, Load
+from qos_controller.ideal import fill
 from qos_controller.plan import Group
 
 KERNEL_MIN: Final = 1000
 KERNEL_MAX: Final = 200_000
+NOTICED: Final = 0.01
+"""A group borrows if it borrows at least this part of what it is guaranteed."""
 R2Q: Final = 10
 """Rate to quantum: the kernel's default divisor."""
 
@@ -27,13 +31,17 @@ def kernel_quantum(rate_bps: float) -> int:
     return min(max(int(rate_bps) // 8 // R2Q, KERNEL_MIN), KERNEL_MAX)
 
 
-def proportional_quanta(owners: Sequence[Group], loads: Mapping[int, Load], frame_bytes: int) -> dict[int, int]:
+def proportional_quanta(
+    owners: Sequence[Group], loads: Mapping[int, Load], guaranteed: Sequence[float], frame_bytes: int
+) -> dict[int, int]:
     """Return queue id -> bytes, proportional to what was hired, at least a frame and at most what the kernel allows.
 
     Where hires are further apart than that allows, the smallest get a frame all the same: they borrow more than their
     part, and the largest less.
     """
-    weights = {queue: weight for owner in owners for queue, weight in _leaf_weights(owner, loads).items()}
+    weights: dict[int, float] = {}
+    for owner, guarantee_bps in zip(owners, guaranteed, strict=True):
+        weights.update(_leaf_weights(owner, loads, guarantee_bps))
     if not weights:
         return {}
     least = min(item.hired_bps for owner in owners for item in owner.classes)
@@ -49,10 +57,23 @@ def is_too_wide(owners: Sequence[Group], frame_bytes: int) -> bool:
     return max(owner.hired_bps for owner in owners) * frame_bytes > KERNEL_MAX * least
 
 
-def _leaf_weights(owner: Group, loads: Mapping[int, Load]) -> dict[int, float]:
-    """Return what a round is to give each leaf: those that borrow have the whole group's weight among them."""
-    borrowing = [item for item in owner.classes if loads.get(item.queue, IDLE).backlogged]
-    among = sum(item.hired_bps for item in borrowing)
-    weights = {item.queue: float(item.hired_bps) for item in owner.classes}
-    weights.update((item.queue, owner.hired_bps * item.hired_bps / among) for item in borrowing)
-    return weights
+def _leaf_weights(owner: Group, loads: Mapping[int, Load], guarantee_bps: float) -> dict[int, float]:
+    """Return what a round is to give each leaf, so that the owner gets its weight whichever of them borrow.
+
+    All of an owner's leaves get alike for what they hired. Of what the owner borrows of the link, the leaf that borrows
+    most for its hire has a part; it gets that part of the owner's weight. The others are content with less than theirs.
+    """
+    hired = [float(item.hired_bps) for item in owner.classes]
+    scale = 1.0
+    if owner.is_nested:
+        rates = [guarantee_bps * hire / owner.hired_bps for hire in hired]
+        used = [loads.get(item.queue, IDLE).rate_bps for item in owner.classes]
+        beyond = [max(0.0, load - rate) for load, rate in zip(used, rates, strict=True)]
+        unused = guarantee_bps - sum(map(min, used, rates))
+        within = fill(unused, hired, beyond)
+        borrowed = [more - inner for more, inner in zip(beyond, within, strict=True)]
+        if sum(borrowed) < NOTICED * guarantee_bps:
+            borrowed = beyond
+        if (total := sum(borrowed)) > NOTICED * guarantee_bps:
+            scale = owner.hired_bps * max(map(truediv, borrowed, hired)) / total
+    return {item.queue: scale * hire for item, hire in zip(owner.classes, hired, strict=True)}
