@@ -24,7 +24,7 @@ from xenflow_app.flowtable import FABRIC, FlowTable, Owner
 from xenflow_app.openflow import actions, fields
 from xenflow_app.openflow.fields import whole
 from xenflow_app.openflow.nxm import ETH_ARP, ETH_IPV6, ICMP6, MatchFields
-from xenflow_app.pipeline import Flows, Kind, Sheet, Table, goto
+from xenflow_app.pipeline import FROM_EDGE, Flows, Kind, Sheet, Table, goto
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def answers_of(router: Owner) -> Owner:
 
 ROUTER_SOLICITED_OVERRIDE = 0xE0000000
 """Flags of an advertisement: from a router, because it was asked, and what was known before is void."""
-_ON = goto(Table.LINK)
+_ON = actions.load(FROM_EDGE, 1) + goto(Table.CLASS)
 """Where frames go on that the switch does not answer."""
 _SOLICITATION: MatchFields = {"dl_type": ETH_IPV6, "nw_proto": ICMP6, "icmp6_type": 135}
 _ADVERTISEMENT: MatchFields = {"dl_type": ETH_IPV6, "nw_proto": ICMP6, "icmp6_type": 136}

@@ -95,8 +95,8 @@ def icmp6(macs: tuple[bytes, bytes], ends: tuple[bytes, bytes], body: bytes, hop
 
 
 def tagged(frame: bytes) -> bytes:
-    """Return the frame as it is on a trunk."""
-    return frame[:12] + struct.pack(">HH", 0x8100, 10) + frame[12:]
+    """Return a question as it is on a trunk: of priority 7, network control."""
+    return frame[:12] + struct.pack(">HH", 0x8100, 0xE000 | 10) + frame[12:]
 
 
 def solicit(to: bytes, option: bytes) -> bytes:
