@@ -181,11 +181,10 @@ def _await_flow(lab: Lab, receiver: Agent) -> None:
 
 def _planned(lab: Lab, target: str) -> _Moved:
     """Have the controller migrate the router."""
-    began = time.monotonic()
     done = migrate(lab, ROUTER, target)
     notes = (lab.paths.state / "moved.jsonl").read_text(encoding="utf-8").splitlines()
     last = json.loads(notes[-1])
-    return _Moved(last["cut_at_s"], last["joined_at_s"], began + (done.arrived_ms + done.sync_ms) / 1e3)
+    return _Moved(last["cut_at_s"], last["joined_at_s"], last["joined_at_s"] + done.sync_ms / 1e3)
 
 
 def _by_hand(lab: Lab, router: Agent, target: str, timeline: Timeline) -> _Moved:

@@ -29,7 +29,6 @@ class Steps:
 
     source: str
     target: str
-    arrived_ms: float
     sync_ms: float
     repoint_ms: float
 
@@ -58,7 +57,6 @@ def steps(found: MigrationStatus) -> Steps:
     return Steps(
         found.source,
         found.target,
-        at_ms["resuming"],
         at_ms["announcing"] - at_ms["resuming"],
         at_ms["draining"] - at_ms["re-pointing"],
     )

@@ -30,7 +30,7 @@ ROUNDS = 2
 NUDGE_S = 0.01
 """How long after the question the revalidators are made to run: the question must be there first. Then again, after
 twice as long each time."""
-LONG_S = 2 * NUDGE_S
+LONG_S = 5 * NUDGE_S
 """A round that lasts longer was nudged while it ran."""
 AGAIN = 1.5
 """How much longer than such a round the next one may take until it is nudged, too."""
