@@ -23,8 +23,8 @@ from xenflow_app.openflow.nxm import ETH_VLAN
 from xenflow_app.pipeline import Kind, Sheet, Table
 from xenflow_app.topology import End
 
-NOBODY: Final = b"\x02XFN\0\0"
-"""The source address of disguised frames: locally administered."""
+_HEAD: Final = b"\x06X"
+"""How the source addresses of disguised frames begin: locally administered."""
 LESSON_TYPE: Final = 0x88B6
 """EtherType of lessons (IEEE 802, local experimental 2)."""
 _FRAME_BYTES: Final = 64
@@ -45,10 +45,15 @@ class Lesson:
         return head.ljust(_FRAME_BYTES, b"\0")
 
 
+def alias(router: Owner) -> bytes:
+    """Return the source address of the router's frames while it moves: to it nobody ever sends."""
+    return _HEAD + router.to_bytes(4, "big")
+
+
 def disguise(vid: int, mac: bytes, router: Owner) -> pipeline.Flows:
     """Return the flow that takes the router's MAC off as source, of what its VM sends and of what is routed for it."""
     sheet = Sheet(Kind.LINK, router)
-    sheet.add(Table.LINK, 200, actions.set_dl_src(NOBODY) + pipeline.goto(Table.LINK), reg0=vid, dl_src=mac)
+    sheet.add(Table.LINK, 200, actions.set_dl_src(alias(router)) + pipeline.goto(Table.LINK), reg0=vid, dl_src=mac)
     return sheet.flows
 
 
@@ -58,6 +63,6 @@ def to_machine_elsewhere(router: Owner, interface: int, trunk: int) -> pipeline.
     It may pass a bridge that it has passed before, the other way.
     """
     sheet = Sheet(Kind.LOCAL, router)
-    acts = actions.set_dl_src(NOBODY) + pipeline.leave_trunk(trunk)
+    acts = actions.set_dl_src(alias(router)) + pipeline.leave_trunk(trunk)
     sheet.add(Table.MACHINE, 100, acts, reg1=interface, reg2=router)
     return sheet.flows

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from xenflow.bandwidth import TrafficClass
 from xenflow.model import Machine, Network, PortKind
+from xenflow_app.disguise import alias
 from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import FABRIC, Owner
 from xenflow_app.homes import Homes
@@ -26,7 +27,10 @@ Place = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Hire:
-    """An owner of queues: `frames` are (VLAN id, source MAC), the MAC empty for a network; rates in bit/s."""
+    """An owner of queues: `frames` are (VLAN id, source MAC), the MAC empty for a network; rates in bit/s.
+
+    `moving` are a router's frames while it moves, when they have another source MAC.
+    """
 
     name: str
     owner: Owner
@@ -34,6 +38,7 @@ class Hire:
     rate: int = 0
     ceiling: int = 0
     classes: tuple[TrafficClass, ...] = ()
+    moving: tuple[tuple[int, bytes], ...] = ()
 
     @property
     def is_router(self) -> bool:
@@ -49,7 +54,8 @@ class Hire:
 def of_router(machine: Machine, owner: Owner, vids: Mapping[int, int]) -> Hire:
     """Return a router as an owner; `vids` are the VLAN ids of its interfaces, by number."""
     frames = tuple((vids[item.number], item.mac) for item in machine.interfaces if item.number in vids)
-    return Hire(machine.name, owner, frames, machine.rate, machine.ceiling, machine.classes)
+    moving = tuple((vid, alias(owner)) for vid, _ in frames)
+    return Hire(machine.name, owner, frames, machine.rate, machine.ceiling, machine.classes, moving)
 
 
 def all_hires(nodes: Mapping[str, Node], homes: Homes, networks: Networks) -> list[Hire]:

@@ -60,7 +60,8 @@ def queues(hire: Hire, slot: int, wires: Wires, *, admitted: bool) -> list[Queue
             found.append(Queue(identity, hire.name, "control", CONTROL_RATE, 0, True, selectors))
         elif number == DEFAULT_CLASS:
             left = max(hire.rate - sum(item.rate for item in hire.classes), MIN_RATE)
-            found.append(Queue(identity, hire.name, "", left, hire.ceiling, False, selectors))
+            ceiling = max(hire.ceiling, left) if hire.ceiling else 0
+            found.append(Queue(identity, hire.name, "", left, ceiling, False, selectors))
         else:
             item = hire.classes[number - 1]
             ceiling = min(filter(None, (item.ceiling, hire.ceiling)), default=0)
@@ -72,8 +73,9 @@ def flows(hire: Hire, slot: int, *, admitted: bool) -> pipeline.Flows:
     """Return the flows that put the owner's frames into their classes, and the classes into their queues."""
     found: pipeline.Flows = {}
     numbers = _numbers(hire, admitted=admitted)
-    for vid, mac in hire.frames:
+    for vid, mac in (*hire.frames, *hire.moving):
         found |= classes.queued(vid, mac, hire.owner, slot, numbers)
+    for vid, mac in hire.frames:
         for number in numbers:
             if number not in (CONTROL_CLASS, DEFAULT_CLASS):
                 for match in hire.classes[number - 1].matches:
@@ -89,7 +91,7 @@ def _numbers(hire: Hire, *, admitted: bool) -> list[int]:
 def _selectors(hire: Hire, number: int, wires: Wires) -> tuple[Selector, ...]:
     """Return how the class's frames look as they leave the port."""
     found: list[Selector] = []
-    for vid, mac in hire.frames:
+    for vid, mac in (*hire.frames, *hire.moving):
         for wire in wires(vid):
             if wire:
                 found.append(Selector(wire, mac, -1 if number == DEFAULT_CLASS else number))

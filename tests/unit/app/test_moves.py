@@ -159,7 +159,7 @@ def test_what_only_the_vm_can_answer_follows_it_by_layer_2() -> None:
     answer(net, "b", begin(net))
     carry(net)
     local = nxm.flow_key(Table.MACHINE, 100, reg1=1, reg2=number)
-    hidden = actions.set_dl_src(disguise.NOBODY)
+    hidden = actions.set_dl_src(disguise.alias(number))
     assert net.servers["a"].switch.flows[local][12:] == hidden + actions.output(1)
     assert net.servers["b"].switch.flows[local][12:] == actions.strip_vlan() + actions.output(301)
 

