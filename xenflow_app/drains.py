@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 ORDER_S = 10.0
 """How long a server may take to write or remove a mark."""
+LINGER_S = 10.0
+"""How long a trunk that is in use again, or whose order failed, is still told of."""
 ASK_AGAIN_S = 5.0
 """How long a node may take to confirm before it is asked once more."""
 
@@ -49,6 +51,8 @@ class State(enum.StrEnum):
 class Trunk:
     """A trunk of which a mark or an order is known. `ends` are those that are known, two or one.
 
+    `since` is when it was ordered, or found; `ended` when it came to be drained, or in use.
+
     `wanted`: what an order wants that is not carried out yet; `error`: why the last one was not. `ordered` holds
     the ends whose servers were asked, with the order's number. `sure` are the nodes that have confirmed that their
     packets do not take the trunk, `asked` those that were asked: by which connections, and when. `seen` is
@@ -57,6 +61,7 @@ class Trunk:
 
     ends: tuple[End, ...]
     since: float
+    ended: float | None = None
     state: State = State.IN_USE
     wanted: bool | None = None
     ordered: dict[End, int] = field(default_factory=dict)
@@ -83,8 +88,9 @@ class Drains:
 
     # -- operators ---------------------------------------------------------------------------------------------------
 
-    def drain(self, node: Node, port: Port) -> str:
+    def drain(self, node: Node, port: Port, now: float) -> str:
         """Order that nothing uses the trunk; return why that cannot be, or nothing."""
+        self._now = now
         end = End(node.name, port.number)
         trunk = self.find(end)
         if trunk is not None and (trunk.state is State.DRAINED or self._is_marked(trunk)):
@@ -103,8 +109,9 @@ class Drains:
         self._order(self._enter(ends), [end], drained=True)
         return ""
 
-    def undrain(self, node: Node, port: Port) -> str:
+    def undrain(self, node: Node, port: Port, now: float) -> str:
         """Order that the trunk is used again; return why that cannot be, or nothing."""
+        self._now = now
         end = End(node.name, port.number)
         trunk = self.find(end)
         if trunk is None or not (self._is_marked(trunk) or trunk.wanted):
@@ -190,7 +197,7 @@ class Drains:
             state = self._state(trunk)
             if state is not trunk.state:
                 self._note(trunk, state, "so it is")
-            if trunk.state is State.IN_USE and not trunk.error:
+            if trunk.state is State.IN_USE and trunk.ended is not None and now - trunk.ended >= LINGER_S:
                 self._trunks.remove(trunk)
 
     def awaited(self, trunk: Trunk) -> str:
@@ -305,6 +312,11 @@ class Drains:
             *(self.name(*trunk.ends).replace(" ", ""), trunk.state, state, why, addresses, networks),
         )
         trunk.state = state
+        trunk.ended = self._now if state in (State.DRAINED, State.IN_USE) else None
+
+    def elapsed_s(self, trunk: Trunk, now: float) -> float:
+        """Return how long it has taken, or took."""
+        return (now if trunk.ended is None else trunk.ended) - trunk.since
 
 
 def is_drained(port: Port) -> bool:

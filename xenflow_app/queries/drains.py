@@ -21,7 +21,7 @@ _ENDED = (State.DRAINED, State.IN_USE)
 def drain(controller: Controller, arguments: Mapping[str, str]) -> DrainStatus:
     """Order that nothing uses a trunk. Raises QueryError with the reason why that cannot be."""
     node, port = _find_trunk(controller, arguments)
-    problem = controller.drains.drain(node, port)
+    problem = controller.drains.drain(node, port, controller.now)
     if problem:
         raise QueryError(problem)
     return _of_port(controller, node, port)
@@ -30,14 +30,14 @@ def drain(controller: Controller, arguments: Mapping[str, str]) -> DrainStatus:
 def undrain(controller: Controller, arguments: Mapping[str, str]) -> DrainStatus:
     """Order that a trunk is used again. Raises QueryError with the reason why that cannot be."""
     node, port = _find_trunk(controller, arguments)
-    problem = controller.drains.undrain(node, port)
+    problem = controller.drains.undrain(node, port, controller.now)
     if problem:
         raise QueryError(problem)
     return _of_port(controller, node, port)
 
 
 def drains(controller: Controller, arguments: Mapping[str, str]) -> list[DrainStatus]:
-    """Return the state of a trunk, or of all trunks that are not just in use. Raises QueryError."""
+    """Return the state of a trunk, or of all that are or were just on their way. Raises QueryError."""
     if arguments.get("trunk"):
         return [_of_port(controller, *_find_trunk(controller, arguments))]
     return [_status(controller, trunk) for trunk in controller.drains.trunks()]
@@ -62,7 +62,7 @@ def _find_trunk(controller: Controller, arguments: Mapping[str, str]) -> tuple[N
 def _of_port(controller: Controller, node: Node, port: Port) -> DrainStatus:
     end = End(node.name, port.number)
     trunk = controller.drains.find(end)
-    return _status(controller, trunk or Trunk((end,), controller.now))
+    return _status(controller, trunk or Trunk((end,), controller.now, controller.now))
 
 
 def _status(controller: Controller, trunk: Trunk) -> DrainStatus:
@@ -75,5 +75,5 @@ def _status(controller: Controller, trunk: Trunk) -> DrainStatus:
         addresses=addresses,
         networks=networks,
         error=trunk.error,
-        elapsed_s=round(controller.now - trunk.since, 3),
+        elapsed_s=round(controller.drains.elapsed_s(trunk, controller.now), 3),
     )
