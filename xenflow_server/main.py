@@ -112,7 +112,7 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
         return await connect(settings.app, credentials, hello, expect_controller)
 
     async def connect_qos() -> Channel:
-        return await connect(settings.qos, None, Hello(VERSION, Role.OPERATOR, settings.node), lambda _: None)
+        return await connect(settings.qos, None, Hello(VERSION, Role.NODE, settings.node), lambda _: None)
 
     scope = NodeScope(book.definitions, settings.limits.max_routes)
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
