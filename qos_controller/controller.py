@@ -19,7 +19,7 @@ from typing import Protocol
 from qos_controller import rows, tree
 from qos_controller.config import Settings
 from qos_controller.database import Database
-from qos_controller.filters import Classifier, classifier
+from qos_controller.filters import KERNEL_DATAPATH, USERSPACE_DATAPATH, classifier
 from qos_controller.htb import Device, Kernel
 from qos_controller.link import Link, Standing
 from qos_controller.rows import BridgeRows
@@ -52,7 +52,8 @@ class Controller:
         self._bridge, self._frame_bytes = settings.ovs.bridge, settings.frame_bytes
         self._facts: dict[str, PortQueues] = {}
         self._rows: BridgeRows | None = None
-        self._classifier: Classifier = classifier("")
+        self.datapath_type = ""
+        """The bridge's, as far as is known; set it before `run` to what it was when the database was last there."""
         self._token = 0
         self._due: set[str] = set()
         self._sweep = True
@@ -72,11 +73,6 @@ class Controller:
         return self._rows is not None and self._rows.exists
 
     @property
-    def datapath_type(self) -> str:
-        """The bridge's, as far as is known."""
-        return self._rows.datapath_type if self._rows else ""
-
-    @property
     def awaits_rows(self) -> bool:
         """Whether a port that is there has no row yet that says that it is ours."""
         if self._rows is None or not self._rows.exists:
@@ -93,7 +89,8 @@ class Controller:
     def _observe(self, found: BridgeRows) -> None:
         """Take in what the database says; links whose port, row or device may have changed are due."""
         before, self._rows = self._rows, found
-        self._classifier = classifier(found.datapath_type)
+        if found.exists:
+            self.datapath_type = found.datapath_type or KERNEL_DATAPATH
         if before is None or before.datapath_type != found.datapath_type or before.exists != found.exists:
             self._due |= self._facts.keys()
         else:
@@ -148,7 +145,7 @@ class Controller:
         found = await self._kernel.read(device.index) if device else None
         standing, why = self._may_shape(fact, device, found)
         if standing is Standing.SHAPED and device and found:
-            problems = link.redefine(fact, self._largest_frame(device), self._classifier)
+            problems = link.redefine(fact, self._largest_frame(device), classifier(self.datapath_type))
             if not problems:
                 link.index = device.index
                 await self._shape(link, found)
@@ -173,7 +170,7 @@ class Controller:
             way_out = f"tc qdisc del dev {fact.port} root"
             return Standing.REFUSED, f"the device has a qdisc ({found.root.kind}) that is not ours: {way_out}"
         if known is None or not known.exists:
-            if owner is Ownership.OURS:
+            if owner is Ownership.OURS and self.datapath_type:
                 return Standing.SHAPED, ""
             return Standing.WAITING, "the database is away, or has no such bridge"
         if not rows.has_row(known, fact.port, self._bridge) and owner is Ownership.NOBODY:
@@ -224,7 +221,7 @@ class Controller:
         """Return the bytes of the largest frame that HTB sees: with offload, of a segment that is cut later."""
         if self._frame_bytes:
             return self._frame_bytes
-        is_userspace = self._rows is not None and self._rows.datapath_type == "netdev"
+        is_userspace = self.datapath_type == USERSPACE_DATAPATH
         return (device.mtu if is_userspace else max(device.mtu, device.gso_bytes)) + _VLAN_FRAME_BYTES
 
     def _foreign_ports(self) -> frozenset[str]:

@@ -59,11 +59,12 @@ class Door:
 
     def start(self) -> None:
         """Take the last plan from the disk. Raises ConfigError if the file cannot be read."""
-        facts = self._store.load()
-        self._inbox.seed(facts)
-        if facts:
-            log.info("plan from=disk links=%d", len(facts))
-            self._controller.want(facts)
+        kept = self._store.load()
+        self._inbox.seed(kept.links)
+        self._controller.datapath_type = kept.datapath_type
+        if kept.links:
+            log.info("plan from=disk links=%d", len(kept.links))
+            self._controller.want(kept.links)
 
     def welcome(self, hello: Hello, peer: Identity) -> Welcome:
         """Return the answer to a Hello."""
@@ -97,15 +98,19 @@ class Door:
         change = self._inbox.receive(message)
         if isinstance(message, Begin):
             return
-        facts = [cast(PortQueues, fact) for fact in self._inbox.facts.of(PortQueues.KIND).values()]
         self._token += 1
         self._seqs[self._token] = change.seq
-        self._controller.want(facts, self._token)
+        self._controller.want(self._facts(), self._token)
         if self._inbox.in_sync:
-            self._store.save(facts)
+            self._store.save(self._facts(), self._controller.datapath_type)
+
+    def _facts(self) -> list[PortQueues]:
+        return [cast(PortQueues, fact) for fact in self._inbox.facts.of(PortQueues.KIND).values()]
 
     def _installed(self, token: int) -> None:
         """Acknowledge the newest sequence number that is carried out."""
+        if self._inbox.in_sync:
+            self._store.save(self._facts(), self._controller.datapath_type)
         seq = self._seqs.get(token)
         for port, link in self._controller.links.items():
             text = f"{port}: {link.why}"

@@ -22,6 +22,8 @@ from qos_controller.classic_bpf import INSTRUCTION, MAX_INSTRUCTIONS, VLAN_PRESE
 from qos_controller.tree import MAJOR, NODE_MINOR, Program
 from xenflow.bandwidth import Match, Queue, Selector
 
+KERNEL_DATAPATH: Final = "system"
+USERSPACE_DATAPATH: Final = "netdev"
 FIRST_PREFERENCE: Final = 0x7860
 """Preference of our first program; those of a port follow each other."""
 MAX_PROGRAMS: Final = 16
@@ -75,8 +77,8 @@ class UserspaceClassifier:
 
 
 def classifier(datapath_type: str) -> Classifier:
-    """Return the one for a bridge's datapath type ("system" or empty: the kernel's; "netdev": userspace)."""
-    return UserspaceClassifier() if datapath_type == "netdev" else KernelClassifier()
+    """Return the one for a bridge's datapath type; empty is Open vSwitch's default, the kernel's."""
+    return UserspaceClassifier() if datapath_type == USERSPACE_DATAPATH else KernelClassifier()
 
 
 def _prologue() -> bytes:

@@ -152,12 +152,13 @@ def plan_rows(wanted: Mapping[str, PortQueues], found: BridgeRows, bridge: str) 
     for port, name in found.ports.items():
         fact = wanted.get(port)
         rows = {queue.id: queue_row(queue, bridge) for queue in fact.queues} if fact else {}
-        if fact is not None and not name:
+        if not name or not has_row(found, port, bridge):
+            changes += [NewQos(port, rows)] if fact is not None and not name else []
+        elif fact is None:
+            changes.append(Detach(port))
+        elif name in needed_qos or found.qos[name].type != TYPE:
             changes.append(NewQos(port, rows))
-        elif name and has_row(found, port, bridge):
-            if fact is None or name in needed_qos:
-                changes.append(Detach(port))
-                continue
+        else:
             needed_qos.add(name)
             changes += _queues(name, rows, found, bridge, needed_queues)
     changes += [

@@ -1,4 +1,7 @@
-"""The last plan on disk, so that a daemon that starts anew keeps promises before anybody tells it of them."""
+"""The last plan on disk, so that a daemon that starts anew keeps promises before anybody tells it of them.
+
+The bridge's datapath type belongs to it: what tells frames apart must not change only because the database is away.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,13 @@ from xenflow.shape import malformed
 log = logging.getLogger(__name__)
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What the file says; `datapath_type` is empty if it was never known."""
+
+    datapath_type: str = ""
+    links: list[PortQueues] = []
+
+
 class Store:
     """One file, `qos.json`, replaced at once; only if what it says has changed."""
 
@@ -23,28 +33,31 @@ class Store:
         self._path = directory / "qos.json"
         self._written = b""
 
-    def load(self) -> list[PortQueues]:
-        """Return the last plan, empty if there is none; one that cannot be read is reported and left out."""
+    def load(self) -> Kept:
+        """Return the last plan, empty if there is none; one that is damaged is reported and left out.
+
+        Raises ConfigError if the file cannot be read.
+        """
         try:
             data = self._path.read_bytes()
         except FileNotFoundError:
-            return []
+            return Kept()
         except OSError as error:
             raise ConfigError([f"{self._path}: cannot be read: {error.strerror}"]) from error
         try:
-            facts = msgspec.json.decode(data, type=list[PortQueues])
-            problem = next(filter(None, map(malformed, facts)), "")
+            kept = msgspec.json.decode(data, type=Kept)
+            problem = next(filter(None, map(malformed, kept.links)), "")
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            facts, problem = [], str(error)
+            kept, problem = Kept(), str(error)
         if problem:
             log.error("the last plan is damaged, waiting for a new one file=%s why=%s", self._path, problem)
-            return []
+            return Kept()
         self._written = data
-        return facts
+        return kept
 
-    def save(self, facts: Iterable[PortQueues]) -> None:
+    def save(self, facts: Iterable[PortQueues], datapath_type: str) -> None:
         """Write the plan; a failure is reported, since shaping goes on without the file."""
-        data = msgspec.json.encode(sorted(facts, key=lambda fact: fact.port))
+        data = msgspec.json.encode(Kept(datapath_type, sorted(facts, key=lambda fact: fact.port)))
         if data == self._written:
             return
         new = self._path.with_suffix(".new")
