@@ -380,6 +380,7 @@ class Controller:
 
     def _begin(self, now: float) -> None:
         self._now = now
+        self.moves.at(now)
         if self._started is None:
             self._started = now
 

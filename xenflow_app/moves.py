@@ -196,6 +196,10 @@ class Moves:
             move.heard.add(mac)
         return reason
 
+    def at(self, now: float) -> None:
+        """What is told from now on happens now."""
+        self._now = now
+
     def tick(self, now: float) -> None:
         """Time has passed; what is held too long goes."""
         self._now = now

@@ -6,9 +6,10 @@ import pytest
 
 from tests.unit.app.network import World, mac
 from xenflow.announcement import Announcement, build
+from xenflow.identity import Identity
 from xenflow.model import Hop, Machine, MachineKind, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
 from xenflow.replica import Outbox
-from xenflow.wire import Announce, Announced, Define, Message, Move, Progress, Undefine
+from xenflow.wire import VERSION, Announce, Announced, Define, Hello, Message, Move, Progress, Query, Role, Undefine
 from xenflow_app import disguise, pipeline
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
@@ -345,3 +346,13 @@ def test_a_controller_that_was_away_during_the_move_catches_up() -> None:
     assert of_router(net, "a", number) == {}
     assert entrance(30, FIRST) in of_router(net, "b", number)
     assert way(net, "c") == actions.output(1)
+
+
+def test_the_times_of_steps_count_from_the_order() -> None:
+    net = world()
+    operator = Identity(Role.OPERATOR, "root")
+    net.controller.peer_opened(900, operator, Hello(VERSION, Role.OPERATOR, "root"), net.now)
+    net.now += 0.4  # nothing happens meanwhile
+    net.controller.peer_message(900, Query(1, "migrate", {"router": "r1", "to": "b"}), net.now)
+    move = net.controller.moves.under_way["r1"]
+    assert (move.started, move.reached) == (net.now, [(State.PREPARING, 0.0)])
