@@ -104,9 +104,8 @@ class Server:
 
     async def _tell_refused(self) -> None:
         """Let the app know what is refused here."""
-        loop = asyncio.get_running_loop()
         while True:
-            if self.uplink.connected and (news := self.refused.news(loop.time())) is not None:
+            if self.uplink.connected and (news := self.refused.news()) is not None:
                 self.uplink.say(news)
             await asyncio.sleep(EVERY_S)
 

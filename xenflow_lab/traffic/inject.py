@@ -6,6 +6,7 @@ Every field of the frame can be given, so each kind of forgery is a combination 
     foreign source            --source-mac, --source-ip
     ARP or ND for others      --kind arp-reply --sender-mac … --source-ip …, --kind nd --source-ip (the target) …
     broadcast flood           --destination-mac ff:ff:ff:ff:ff:ff --rate-pps 10000
+    replay                    --frame, the whole frame in hexadecimal, instead of all of these
 
 Each frame carries the marker of ``--tenant`` (behind ARP's 28 bytes, in UDP's payload), so that `capture` finds it.
 """
@@ -28,6 +29,7 @@ from xenflow_lab.traffic.frames import Address, Tag
 from xenflow_lab.traffic.timing import Pacer, Stop
 
 _UDP_PORT = 9
+_NOWHERE = ipaddress.IPv4Address(0)
 _ALL_NODES = ipaddress.IPv6Address("ff02::1")
 
 
@@ -56,10 +58,14 @@ class InjectPlan:
     size_bytes: int = 64
     count: int = 10
     rate_pps: float = 100
+    frame: bytes = b""
+    """If there is one, it is sent as it is."""
 
 
 def build(plan: InjectPlan) -> bytes:
     """Return the frame that `plan` describes. Raises ValueError for wrong addresses or a size too small."""
+    if plan.frame:
+        return plan.frame
     mark = probe.marker(plan.tenant)
     source, destination = plan.source_ip, plan.destination_ip
     if source.version != destination.version:
@@ -121,15 +127,20 @@ def parse(arguments: Sequence[str]) -> tuple[InjectPlan, float]:
     parser.add_argument("--source-mac", type=parse_mac, help="default: the interface's")
     parser.add_argument("--sender-mac", type=parse_mac, help="inside ARP and ND; default: the source MAC")
     parser.add_argument("--destination-mac", type=parse_mac, default=frames.BROADCAST)
-    parser.add_argument("--source-ip", type=ipaddress.ip_address, required=True, help="for ND also the target")
+    parser.add_argument("--source-ip", type=ipaddress.ip_address, help="for ND also the target")
     parser.add_argument("--destination-ip", type=ipaddress.ip_address)
     parser.add_argument("--vlan", type=parse_tag, action="append", default=[], help="repeatable, outermost first")
+    parser.add_argument("--frame", type=bytes.fromhex, default=b"", help="the whole frame, in hexadecimal")
     parser.add_argument("--tenant", default="intruder", help="the marker")
     parser.add_argument("--size", type=int, default=64, help="UDP payload in bytes")
     parser.add_argument("--count", type=int, default=10, help="0: until the duration is over")
     parser.add_argument("--rate-pps", type=float, default=100)
     parser.add_argument("--duration", type=float, default=0, help="seconds")
     found = parser.parse_args(arguments)
+    if found.source_ip is None:
+        if not found.frame:
+            parser.error("--source-ip is needed, or --frame")
+        found.source_ip = _NOWHERE
     own = Path(f"/sys/class/net/{found.interface}/address")
     source_mac = found.source_mac or parse_mac(own.read_text(encoding="ascii").strip())
     default_ip = _ALL_NODES if found.source_ip.version == 6 else found.source_ip
@@ -146,6 +157,7 @@ def parse(arguments: Sequence[str]) -> tuple[InjectPlan, float]:
         size_bytes=found.size,
         count=found.count,
         rate_pps=found.rate_pps,
+        frame=found.frame,
     )
     return plan, found.duration
 

@@ -122,3 +122,10 @@ def test_what_is_foreign(frame: bytes, reasons: list[str]) -> None:
     sightings.add(found, memoryview(frame), len(frame), is_sent=False)
     assert sorted(sightings.received.foreign) == reasons
     assert len(sightings.samples) == bool(reasons)
+
+
+def test_a_recorded_frame_is_sent_as_it_is() -> None:
+    recorded = bytes(range(60))
+    assert inject.build(plan("--frame", recorded.hex())) == recorded
+    with pytest.raises(SystemExit):
+        plan("--count", "1")

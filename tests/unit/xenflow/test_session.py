@@ -13,7 +13,7 @@ from xenflow.errors import Fault, LocalProtocolError, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.limits import Limits
 from xenflow.session import TRANSITIONS, Session, State
-from xenflow.wire import Ack, Begin, Bye, End, Hello, Message, Ping, Pong, Query, Role, Update, Welcome
+from xenflow.wire import Ack, Begin, Bye, End, Hello, Message, Ping, Pong, Query, Refused, Role, Update, Welcome
 
 ROUTER, NODE = Identity(Role.ROUTER, "r1"), Identity(Role.NODE, "n1")
 HELLO = Hello(wire.VERSION, Role.ROUTER, "r1", 7)
@@ -126,6 +126,10 @@ def test_a_handshake_happens_once(message: Message) -> None:
     _, server = joined()
     with pytest.raises(RemoteProtocolError):
         server.receive(wire.encode(message), 0.0)
+
+
+def test_who_may_say_what_it_has_refused() -> None:
+    assert [role for role, messages in TRANSITIONS.items() if Refused in messages] == [Role.NODE]
 
 
 def test_every_role_may_say_bye_and_ping() -> None:
