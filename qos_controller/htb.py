@@ -22,7 +22,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 from qos_controller import rtnl
 from qos_controller.filters import PREFERENCES
 from qos_controller.rtnl import Counters, FoundClass, Request
-from qos_controller.tree import OUR_ROOT, HtbClass, Operation, Ownership, Program, Root, Tree, ownership
+from qos_controller.tree import OUR_ROOT, HtbClass, Operation, Ownership, Program, Root, Tree, as_inner, ownership
 from xenflow.errors import DataplaneError
 
 log = logging.getLogger(__name__)
@@ -136,7 +136,10 @@ class Kernel:
         if ownership(root) is Ownership.OURS:
             parent = OUR_ROOT.handle
             await self._dump(Request(rtnl.GET_FILTER, dump, 0, parent), index, rtnl.NEW_FILTER, take_filter)
-        classes = {minor: replace(item, limit_bytes=limits.get(minor, 0)) for minor, item in reading.classes.items()}
+        classes = {
+            minor: replace(item, limit_bytes=limits[minor]) if limits.get(minor) else as_inner(item)
+            for minor, item in reading.classes.items()
+        }
         return Tree(root, classes, tuple(sorted(programs, key=lambda program: program.preference)))
 
     async def apply(self, index: int, operations: Sequence[Operation]) -> list[str]:

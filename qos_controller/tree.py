@@ -27,13 +27,18 @@ DEFAULT_MINOR: Final = 0xFFFF
 """Class of the frames that no queue claims."""
 NODE_MINOR: Final = 0xFFFD
 """Class of what the switch itself sends for the trunk: BFD."""
+INNER_QUANTUM: Final = 1522
+"""Quantum of every inner class: HTB neither uses nor changes it, but a class without one makes it complain."""
 TICK_NS: Final = 64
 """The kernel's unit of packet scheduling time (PSCHED_SHIFT)."""
 
 
 @dataclass(frozen=True, slots=True)
 class HtbClass:
-    """An HTB class in the kernel's terms: rates in bytes/s, buffers in ticks at those rates; `parent` 0 is the root."""
+    """An HTB class in the kernel's terms: rates in bytes/s, buffers in ticks at those rates; `parent` 0 is the root.
+
+    An inner class has INNER_QUANTUM and priority 0, since the kernel keeps for good what it was made with.
+    """
 
     minor: int
     parent: int
@@ -47,8 +52,8 @@ class HtbClass:
     """Bound of the leaf's queue (bfifo); 0 for an inner class."""
 
     def is_like(self, other: HtbClass) -> bool:
-        """Return whether the two are equal but for the queue's bound, which a dump of classes does not show."""
-        return _with_limit(self, 0) == _with_limit(other, 0)
+        """Return whether a class that was read is this one; a dump of classes does not show the queue's bound."""
+        return self == (_with_limit(other, self.limit_bytes) if self.limit_bytes else as_inner(other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +149,11 @@ class DeleteProgram:
 
 
 Operation: TypeAlias = AddRoot | DeleteRoot | PutClass | PutLeaf | DeleteClass | PutProgram | DeleteProgram
+
+
+def as_inner(item: HtbClass) -> HtbClass:
+    """Return an inner class as all inner classes are."""
+    return HtbClass(item.minor, item.parent, item.rate, item.ceil, item.buffer, item.cbuffer, INNER_QUANTUM)
 
 
 def changes(wanted: Tree, found: Tree) -> list[Operation]:

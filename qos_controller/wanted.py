@@ -16,7 +16,7 @@ from typing import Final
 
 from qos_controller.decision import Setting
 from qos_controller.plan import LINK_MINOR, LinkPlan
-from qos_controller.tree import DEFAULT_MINOR, NODE_MINOR, OUR_ROOT, TICK_NS, HtbClass, Program, Tree
+from qos_controller.tree import DEFAULT_MINOR, NODE_MINOR, OUR_ROOT, TICK_NS, HtbClass, Program, Tree, as_inner
 
 QUEUE_S: Final = 0.1
 """How much a leaf may hold, in time at the hired rate."""
@@ -59,7 +59,7 @@ def _own(link: LinkPlan, top: Setting, rate_bps: int, prio: int) -> Setting:
 
 def _class(minor: int, setting: Setting, limit_bytes: int) -> HtbClass:
     rate, ceil = max(setting.rate_bps // 8, 1), max(setting.ceil_bps // 8, 1)
-    return HtbClass(
+    made = HtbClass(
         minor=minor,
         parent=setting.parent,
         rate=rate,
@@ -70,6 +70,7 @@ def _class(minor: int, setting: Setting, limit_bytes: int) -> HtbClass:
         prio=setting.prio,
         limit_bytes=limit_bytes,
     )
+    return made if limit_bytes else as_inner(made)
 
 
 def _ticks(size_bytes: int, rate: int) -> int:

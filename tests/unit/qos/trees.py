@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from qos_controller.plan import LINK_MINOR
-from qos_controller.tree import OUR_ROOT, HtbClass, Program, Tree
+from qos_controller.tree import OUR_ROOT, HtbClass, Program, Tree, as_inner
 
 MINORS = range(1, 7)
 GROUPS = range(0x8001, 0x8004)
@@ -23,10 +23,10 @@ NUMBERS = st.tuples(RATES, st.sampled_from([1522, 3044]), st.sampled_from([0, 1]
 @st.composite
 def trees(draw: st.DrawFn) -> Tree:
     """A link's class, groups beneath it, leaves beneath either, programs."""
-    classes = {LINK_MINOR: _class(LINK_MINOR, 0, draw(NUMBERS), 0)}
+    classes = {LINK_MINOR: as_inner(_class(LINK_MINOR, 0, draw(NUMBERS), 0))}
     groups = draw(st.sets(st.sampled_from(GROUPS)))
     for minor in groups:
-        classes[minor] = _class(minor, LINK_MINOR, draw(NUMBERS), 0)
+        classes[minor] = as_inner(_class(minor, LINK_MINOR, draw(NUMBERS), 0))
     for minor in draw(st.sets(st.sampled_from(MINORS))):
         parent = draw(st.sampled_from([LINK_MINOR, *sorted(groups)]))
         limit = draw(st.sampled_from([64000, 128000]))
