@@ -76,9 +76,19 @@ def ip_packet(source: Address, destination: Address, protocol: int, payload: byt
     return start + struct.pack("!H", checksum(start + b"\0\0" + addresses)) + addresses + payload
 
 
+def neighbor_solicitation(source: Address, destination: Address, target: Address, mac: bytes, more: bytes) -> bytes:
+    """Return the question who has `target` (RFC 4861, section 4.3), with `more` options behind the asker's MAC."""
+    body = struct.pack("!BBHI", 135, 0, 0, 0) + target.packed + b"\x01\x01" + mac + more
+    return _discovery(source, destination, body)
+
+
 def neighbor_advertisement(source: Address, destination: Address, target: Address, mac: bytes) -> bytes:
     """Return an unsolicited, overriding neighbor advertisement (RFC 4861, section 4.4) for `target` at `mac`."""
     body = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + target.packed + b"\x02\x01" + mac
+    return _discovery(source, destination, body)
+
+
+def _discovery(source: Address, destination: Address, body: bytes) -> bytes:
     pseudo = source.packed + destination.packed + struct.pack("!II", len(body), 58)
     body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
     return ip_packet(source, destination, 58, body, hops=255)
