@@ -2,6 +2,7 @@
 
     send -> (the network under test) -> receive      numbered, timestamped UDP: loss, duplicates, order, gaps, delay
     inject -> (the network under test) -> capture    raw frames that must not pass, and who saw which frame
+    ask <-> whoever answers                          ARP requests and neighbor solicitations: answers to each
     rtt <-> an echoing host                          round trips of the 1st, 2nd, ... packet of a flow
 
 Each is ``python -m xenflow_lab.traffic.NAME``, prints one JSON object on standard output when it ends, and the line
