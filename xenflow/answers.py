@@ -88,6 +88,7 @@ class Status(msgspec.Struct, frozen=True):
 
     `awaited` says what is waited for while the network is not settled or a change is under way. `ignored` are
     announcements that no move waits for or that prove nothing, and frames that misuse the announcement's address.
+    `contested` are addresses that several routers of a network have: the switches answer for none of them.
     `turned_away` are connections that listeners refused, the controller's and the nodes', and facts of routers that
     the nodes refused.
     """
@@ -103,6 +104,7 @@ class Status(msgspec.Struct, frozen=True):
     refused: list[Refusal]
     ignored: list[Refusal] = []
     turned_away: list[Refusal] = []
+    contested: list[str] = []
 
 
 class InterfaceStatus(msgspec.Struct, frozen=True):

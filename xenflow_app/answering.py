@@ -9,7 +9,7 @@ settle themselves: nobody answers for them.
 
     edge -> REQUEST -+-> ANSWER -+-> RETURN (ARP: the request is turned into its own reply)
                      |           +-> ADVERTISE -> RETURN (IPv6: the option can be written once the type has changed)
-                     +-----------+-> LINK (not a question; not one about a known address)
+                     +-----------+-> CLASS (not a question; not one about a known address)
 """
 
 from __future__ import annotations

@@ -143,14 +143,17 @@ class Homes:
         home = self._home.get(name, "")
         found = [self._router(node, name) for node in (home, *sorted(self._routing.get(name, set()) - {home}))]
         routers = [router for router in found if router is not None]
-        claims: list[Claim] = []
-        for number in {item.number for router in routers for item in router.machine.interfaces}:
-            router = next((item for item in routers if item.routes_at(number)), None)
-            interface = None if router is None else router.interface(number)
-            if router is not None and interface is not None and number in router.vids:
-                vid = router.vids[number]
-                claims += [Claim(vid, address, interface.mac, router.number) for address in router.own(interface)]
-        return claims
+        routed: dict[int, Router] = {}
+        for router in routers:
+            for item in router.machine.interfaces:
+                if item.number in router.vids and router.routes_at(item.number):
+                    routed.setdefault(item.number, router)
+        return [
+            Claim(router.vids[interface.number], address, interface.mac, router.number)
+            for router in routers
+            for interface, address in router.own()
+            if routed.get(interface.number) is router
+        ]
 
     def _plan_interface(self, node: Node, router: Router, interface: Interface) -> None:
         number, vid = interface.number, router.vids.get(interface.number)

@@ -14,7 +14,7 @@ Nothing is planned before the first complete snapshot: a half-known table must n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from xenflow.capped import CappedRoutes, Move
@@ -107,11 +107,13 @@ class Router:
             return interface.own
         return tuple(sorted({item.address[:-1] for item in self.addresses.values() if item.link == interface.number}))
 
-    def own(self, interface: Interface) -> list[bytes]:
-        """Return the addresses (packed) that the router has on the interface, as reported, and may claim."""
-        claims = set(self.claims(interface))
-        reported = {item.address[:-1] for item in self.addresses.values() if item.link == interface.number}
-        return sorted(reported & claims)
+    def own(self) -> Iterator[tuple[Interface, bytes]]:
+        """Yield each address (packed) that the router has, as reported, and may claim, with its interface."""
+        interfaces = {item.number: item for item in self.machine.interfaces}
+        for address in self.addresses.values():
+            interface, packed = interfaces.get(address.link), address.address[:-1]
+            if interface is not None and (not interface.addresses or packed in interface.own):
+                yield interface, packed
 
     def routes_at(self, number: int) -> bool:
         """Tell whether the switch routes what comes in there; else it goes to the VM like to any machine.

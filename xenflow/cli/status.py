@@ -21,6 +21,8 @@ def status(app: App, as_json: bool) -> None:
     print_fields([("host", answer.host), ("mode", answer.mode), ("settled", _yes(answer.settled))])
     for place, text in enumerate(answer.awaited):
         click.echo(f"{'awaited' if not place else '':<7}  {text}")
+    for place, text in enumerate(answer.contested):
+        click.echo(f"{'contested' if not place else '':<9}  {text}")
     _show_nodes(answer)
     _show_links(answer)
     _show_routers(answer)

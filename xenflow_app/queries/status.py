@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenflow.answers import LinkStatus, NetworkStatus, NodeStatus, Refusal, RouterBrief, Status
-from xenflow.model import PortKind
+from xenflow.model import PortKind, address_text
 from xenflow_app.drains import State
 from xenflow_app.queries.names import Names, hosts
 from xenflow_app.topology import Edge, End
@@ -35,6 +35,7 @@ def status(controller: Controller) -> Status:
         refused=[Refusal(text, count) for text, count in sorted(controller.refused.items())],
         ignored=[Refusal(text, count) for text, count in controller.ignored.lines()],
         turned_away=_turned_away(controller),
+        contested=_contested(controller),
     )
 
 
@@ -48,6 +49,16 @@ def _turned_away(controller: Controller) -> list[Refusal]:
         kept = sorted(node.turned_away.items())[:MAX_TURNED_AWAY]
         found += [Refusal(f"node {name}, {text}", count) for text, count in kept]
     return found
+
+
+def _contested(controller: Controller) -> list[str]:
+    routers = {router.number: router.name for node in controller.nodes.values() for router in node.routers.values()}
+    found = []
+    for claims in controller.answering.contested:
+        who = " and ".join(sorted(routers.get(claim.router, "a router") for claim in claims))
+        where = controller.networks.name(claims[0].vid)
+        found.append(f"{address_text(claims[0].address)} in {where}: {who} have it")
+    return sorted(found)
 
 
 def _awaited(controller: Controller) -> list[str]:
