@@ -91,11 +91,16 @@ def test_tiny_hires_get_a_frame_and_their_share(policy: Policy) -> None:
     plan = link(0.5, 0.5, 40)
     run = Run(plan, policy)
     quanta = [run.decision.settings[minor].quantum_bytes for minor in (1, 2, 3)]
-    assert quanta == [FRAME_BYTES, FRAME_BYTES, 80 * FRAME_BYTES]
-    assert quanta[2] <= KERNEL_MAX
+    assert quanta == [2500, 2500, KERNEL_MAX]
+    assert quanta[0] > FRAME_BYTES
     greedy = dict.fromkeys(range(3), 100.0 * M)
     assert worst_fitness(plan, run.steps(greedy, 5), greedy) > 0.98
     assert not run.decision.are_quanta_compressed
+
+
+def test_the_least_quantum_is_a_few_frames_and_all_are_proportional() -> None:
+    settings = decide(link(20, 40, 10), {}, {}).settings
+    assert [settings[minor].quantum_bytes / FRAME_BYTES for minor in (1, 2, 3)] == [8, 16, 4]
 
 
 def test_hires_too_far_apart_for_quanta_are_told_and_nobody_starves() -> None:

@@ -17,7 +17,7 @@ from qos_controller.plan import ClassPlan, LinkPlan
 from tests.unit.qos.fluid import M, Run, use, worst_fitness
 
 CAPACITY = 100 * M
-EXAMPLES = 700
+EXAMPLES = 500
 FIT = 0.97
 Demands = dict[int, float]
 

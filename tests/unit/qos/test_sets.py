@@ -45,7 +45,7 @@ DEMANDS = st.tuples(*[st.sampled_from([0.0, GREEDY]) | st.integers(0, 60 * M).ma
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(
     past=st.lists(st.tuples(DEMANDS, st.integers(1, 6)), max_size=3),
     demands=DEMANDS,
@@ -68,7 +68,7 @@ def test_a_set_gets_in_sum_what_one_queue_gets(
             assert rates[queue] == pytest.approx(alone[queue], rel=0.03, abs=1000)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(past=DEMANDS, demands=DEMANDS, policy=st.sampled_from(POLICIES))
 def test_within_a_set_each_class_has_what_it_hired_and_the_rest_goes_by_hires(
     past: dict[int, float], demands: dict[int, float], policy: Policy
