@@ -42,6 +42,7 @@ REACHES = {
     "app_bytes_per_route": Reach("B", 1500),
     "lookup_us": Reach("us", 5),
     "reconnect_ms": Reach("ms", 800),
+    "qos_decide_ms": Reach("ms", 50),
     "mig_lost": Reach("", 0),
     "mig_doubled": Reach("", 0),
     "mig_gap_ms": Reach("ms", 50),
