@@ -1,13 +1,13 @@
 """A router moves from node to node while it forwards: each packet is numbered, none is lost, none comes twice.
 
-The rate is the highest of RATES_PPS at which the machine loses nothing while nothing moves; it is recorded.
+Small packets and large ones come at the highest of some rates at which the machine loses nothing while nothing moves;
+which that was is recorded. All pass two routers and up to three trunks.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import time
@@ -19,22 +19,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.lab import ring, tools
+from tests.lab import moving, ring, tools
 from tests.lab.conftest import LabFactory
+from tests.lab.moving import ended, migrations, of_router, order, steps, under_way
 from tests.lab.test_lab_itself import XENFLOW
 from xenflow.answers import MigrationStatus, Verified
-from xenflow_app import flowtable
-from xenflow_app.ids import Ids
 from xenflow_lab import operator, stations
 from xenflow_lab.lab import Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
 
+TOPOLOGY = Path(__file__).with_name("migration.toml")
 MOVES = int(os.environ.get("XENFLOW_MOVES", "4"))
 NODES = ("n2", "n3", "n1")
 RATE_PPS = int(os.environ.get("XENFLOW_RATE_PPS", "2000"))
-"""A fifth of what an idle machine of two cores carries: other load is not to decide what is found."""
-RATES_PPS = (RATE_PPS, RATE_PPS // 2, RATE_PPS // 4)
+"""Small packets: a fifth of what an idle machine of two cores carries, so that other load does not decide."""
+RATE_MBPS = int(os.environ.get("XENFLOW_RATE_MBPS", "20"))
+"""Large packets: the same."""
+SMALL, LARGE = 64, 1472
+RATES_PPS = {SMALL: RATE_PPS, LARGE: RATE_MBPS * 1_000_000 // (8 * LARGE)}
 BASELINE_S = "2"
 ROUTES = 1_000
 FLOWS = 8
@@ -47,7 +50,7 @@ Record = Callable[[str, object], None]
 @pytest.fixture(scope="module")
 def lab(make_lab: LabFactory) -> Lab:
     """The routes of r1 are its kernel's: half of them by way of h3, half of r2, which does not hear of them."""
-    made = make_lab(Path(__file__).with_name("migration.toml"), "mig")
+    made = make_lab(TOPOLOGY, "mig")
     for router, far in (("r1", "10.0.2.0/24"), ("r2", "10.0.1.0/24")):
         argv = ["ip", "route", "show", far]
         made.wait_until(lambda r=router, a=argv: bool(made.run(r, a).stdout), 60, f"{far} in {router}")  # type: ignore[misc]
@@ -67,20 +70,30 @@ def _at_rest(lab: Lab) -> None:
 
 
 @pytest.fixture(scope="module")
-def rate_pps(lab: Lab) -> int:
-    """What the machine carries without loss while nothing moves."""
-    for rate in RATES_PPS:
+def rates_pps(lab: Lab) -> dict[int, int]:
+    """What the machine carries without loss while nothing moves, by the packets' size."""
+    return {size: carried(lab, size) for size in RATES_PPS}
+
+
+@pytest.fixture
+def rate_pps(rates_pps: dict[int, int]) -> int:
+    return rates_pps[SMALL]
+
+
+def carried(lab: Lab, size: int) -> int:
+    for rate in (RATES_PPS[size], RATES_PPS[size] // 2, RATES_PPS[size] // 4):
         with tools.start(lab, "h2", "receive", "--port", str(PORT), "--flows", str(FLOWS)) as receiver:
-            tools.run(lab, "h1", *sending(rate), "--duration", BASELINE_S)
+            tools.run(lab, "h1", *sending(rate, size), "--duration", BASELINE_S)
             report = receiver.end(5)
-        print(f"\nnothing moves, {rate} packets/s: {figures(report)}")
+        print(f"\nnothing moves, {rate} packets/s of {size} bytes: {figures(report)}")
         if report["lost"] == report["dropped_by_socket"] == 0:
             return rate
-    pytest.fail(f"this machine loses packets at {RATES_PPS[-1]} packets/s, with nothing moving")
+    pytest.fail(f"this machine loses packets of {size} bytes at {rate} packets/s, with nothing moving")
 
 
-def sending(rate_pps: int) -> tuple[str, ...]:
-    return ("send", "--to", f"10.0.2.10:{PORT}", "--ports", str(FLOWS), "--rate-pps", str(rate_pps), "--size", "64")
+def sending(rate_pps: int, size: int) -> tuple[str, ...]:
+    to = ("--to", f"10.0.2.10:{PORT}", "--ports", str(FLOWS))
+    return ("send", *to, "--rate-pps", str(rate_pps), "--size", str(size))
 
 
 def figures(report: dict[str, Any]) -> str:
@@ -88,17 +101,19 @@ def figures(report: dict[str, Any]) -> str:
     flows = report["flows"]
     return (
         f"{report['received']}/{report['expected']} lost {report['lost']} doubled {report['duplicated']}"
-        f" reordered {report['reordered']} in {sum(flow['reorder_windows'] for flow in flows)} windows,"
+        f" reordered {report['reordered']} in {sum(flow['reorder_windows'] for flow in flows)} windows"
+        f" (at most {max((flow['reorder_windows'] for flow in flows), default=0)} in a flow,"
+        f" {max((flow['reorder_extent_max'] for flow in flows), default=0)} late),"
         f" longest gap {report['longest_gap_ns'] / 1e6:.1f} ms, dropped by the socket {report['dropped_by_socket']}"
     )
 
 
 @contextmanager
-def traffic(lab: Lab, rate_pps: int) -> Iterator[dict[str, Any]]:
+def traffic(lab: Lab, rate_pps: int, size: int = SMALL) -> Iterator[dict[str, Any]]:
     """Send while the block runs; what was counted is in the dictionary after it."""
     report: dict[str, Any] = {}
     with tools.start(lab, "h2", "receive", "--port", str(PORT), "--flows", str(FLOWS)) as receiver:
-        with tools.begin(lab, "h1", *sending(rate_pps)) as sender:
+        with tools.begin(lab, "h1", *sending(rate_pps, size)) as sender:
             ring.pause(lab, 0.5)
             yield report
             ring.pause(lab, 0.5)
@@ -112,49 +127,21 @@ def assert_complete(report: dict[str, Any]) -> None:
     assert counted == (0, 0, 0), figures(report)
 
 
-def migrations(lab: Lab, **which: str) -> list[MigrationStatus]:
-    return msgspec.json.decode(operator.ask(lab.app_socket, "migrations", which), type=list[MigrationStatus])
-
-
-def under_way(lab: Lab) -> list[MigrationStatus]:
-    return [item for item in migrations(lab) if not item.ended]
-
-
-def ended(lab: Lab, number: int, timeout_s: float = 30) -> MigrationStatus:
-    lab.wait_until(lambda: migrations(lab, number=str(number))[0].ended, timeout_s, "the end of a migration")
-    return migrations(lab, number=str(number))[0]
-
-
-def order(lab: Lab, router: str, to: str) -> int:
-    answer = operator.ask(lab.app_socket, "migrate", {"router": router, "to": to})
-    return msgspec.json.decode(answer, type=MigrationStatus).number
-
-
 def node_of(lab: Lab, router: str = "r1") -> str:
-    return lab.plan.machines[router].node
+    return moving.node_of(lab, router)
 
 
-def next_node(lab: Lab) -> str:
-    return NODES[(NODES.index(node_of(lab)) + 1) % len(NODES)]
-
-
-def of_router(lab: Lab, node: str, router: str = "r1") -> list[str]:
-    """Return a node's flows that have the router's cookie."""
-    owner = Ids().of(router.encode())
-    lines = lab.ofctl(node, "dump-flows").splitlines()
-    cookies = ((re.search(r"cookie=(0x[0-9a-f]+)", line), line) for line in lines)
-    return [
-        line
-        for found, line in cookies
-        if found and int(found[1], 16) >> 48 == flowtable.COOKIE_PREFIX and int(found[1], 16) & 0xFFFFFFFF == owner
-    ]
+def next_node(lab: Lab, router: str = "r1") -> str:
+    return NODES[(NODES.index(node_of(lab, router)) + 1) % len(NODES)]
 
 
 def assert_only_on(lab: Lab, node: str) -> None:
     """All of r1 is on the node, nothing on the others; and every switch has exactly what is wanted."""
     assert node_of(lab) == node
-    lab.wait_until(lambda: not any(of_router(lab, other) for other in NODES if other != node), CONVERGE_S, "no r1 left")
-    assert len(of_router(lab, node)) > ROUTES
+    lab.wait_until(
+        lambda: not any(of_router(lab, other, "r1") for other in NODES if other != node), CONVERGE_S, "no r1 left"
+    )
+    assert len(of_router(lab, node, "r1")) > ROUTES
     verified = msgspec.json.decode(operator.ask(lab.app_socket, "verify"), type=list[Verified])
     assert [(item.node, item.differences, item.why) for item in verified] == [(node, [], "") for node in sorted(NODES)]
 
@@ -168,25 +155,21 @@ def adjacency_s(lab: Lab) -> float:
     return float(neighbor["upTimeInMsec"] if "upTimeInMsec" in neighbor else neighbor["lastPrgrsvChangeMsec"]) / 1e3
 
 
-def steps(status: MigrationStatus) -> str:
-    return ", ".join(f"{item.state} {item.after_s * 1e3:.0f}" for item in status.reached)
-
-
-def test_planned_moves_lose_and_double_nothing(lab: Lab, rate_pps: int, record_property: Record) -> None:
-    full_s, began = adjacency_s(lab), time.monotonic()
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_planned_moves_lose_and_double_nothing(
+    lab: Lab, rates_pps: dict[int, int], size: int, record_property: Record
+) -> None:
+    full_s, began, rate = adjacency_s(lab), time.monotonic(), rates_pps[size]
     done: list[MigrationStatus] = []
-    with traffic(lab, rate_pps) as report:
-        for _ in range(MOVES):
-            to = next_node(lab)
-            done.append(ended(lab, order(lab, "r1", to)))
-            assert (done[-1].state, done[-1].error, node_of(lab)) == ("done", "", to)
-            lab.wait_until(lambda: not of_router(lab, done[-1].source), 5, f"nothing of r1 on {done[-1].source}")
+    with traffic(lab, rate, size) as report:
+        for _ in range(MOVES if size == SMALL or "XENFLOW_MOVES" in os.environ else 2):
+            done.append(moving.moved(lab, "r1", next_node(lab)))
     for status in done:
         print(f"{status.source} -> {status.target}: {steps(status)} ms")
-    print(f"{MOVES} moves at {rate_pps} packets/s: {figures(report)}")
-    record_property("moves", {"rate_pps": rate_pps, "moves": MOVES, "figures": figures(report)})
+    print(f"{len(done)} moves at {rate} packets/s of {size} bytes: {figures(report)}")
+    record_property("moves", {"rate_pps": rate, "size": size, "moves": len(done), "figures": figures(report)})
     assert_complete(report)
-    assert max(flow["reorder_windows"] for flow in report["flows"]) <= MOVES
+    assert max(flow["reorder_windows"] for flow in report["flows"]) <= len(done)
     assert_only_on(lab, done[-1].target)
     assert adjacency_s(lab) >= full_s + (time.monotonic() - began) - 1
 
@@ -221,7 +204,7 @@ def test_announcements_that_nobody_awaits_do_nothing(lab: Lab, rate_pps: int) ->
 
 def test_ctrl_c_before_the_machine_moves_leads_back(lab: Lab, rate_pps: int) -> None:
     source, to = node_of(lab), next_node(lab)
-    flows = set(of_router(lab, source))
+    flows = set(of_router(lab, source, "r1"))
     server = lab.process("server", to)
     server.signal(signal.SIGSTOP)  # it does not answer, so the migration cannot get on
     try:
@@ -237,7 +220,7 @@ def test_ctrl_c_before_the_machine_moves_leads_back(lab: Lab, rate_pps: int) -> 
         server.signal(signal.SIGCONT)
     assert (asked.returncode, f"has stayed on {source}" in errors) == (1, True), errors
     assert_complete(report)
-    assert len(of_router(lab, source)) == len(flows)
+    assert len(of_router(lab, source, "r1")) == len(flows)
     assert_only_on(lab, source)
     assert ended(lab, order(lab, "r1", to)).state == "done"
     assert_only_on(lab, to)
@@ -277,7 +260,7 @@ def test_evacuating_a_node_moves_its_routers_at_the_same_time(lab: Lab, rate_pps
     """They are each other's neighbors: while one stands still and the other asks for it, a switch answers."""
     node = node_of(lab)
     if node_of(lab, "r2") != node:
-        assert ended(lab, order(lab, "r2", node)).state == "done"
+        moving.moved(lab, "r2", node)
     with traffic(lab, rate_pps) as report:
         words = ["evacuate", node, "--at-once", "2", "--json", "--app", f"unix:{lab.app_socket}"]
         done = subprocess.run([*XENFLOW, *words], capture_output=True, text=True, timeout=60)
@@ -290,14 +273,44 @@ def test_evacuating_a_node_moves_its_routers_at_the_same_time(lab: Lab, rate_pps
     assert adjacency_s(lab) > 0
 
 
+def test_two_neighbors_change_places(lab: Lab, rate_pps: int) -> None:
+    one, other = node_of(lab), node_of(lab, "r2")
+    if one == other:
+        other = next_node(lab, "r2")
+        moving.moved(lab, "r2", other)
+    with traffic(lab, rate_pps) as report:
+        for number in (order(lab, "r1", other), order(lab, "r2", one)):
+            assert ended(lab, number).state == "done"
+    print(f"{one} and {other} have changed places: {figures(report)}")
+    assert (node_of(lab), node_of(lab, "r2")) == (other, one)
+    assert_complete(report)
+    assert_only_on(lab, other)
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_router_goes_and_comes_back_at_once(lab: Lab, rate_pps: int, by_hand: bool) -> None:
+    """By hand it goes back while the controller still follows it there."""
+    home, to = node_of(lab), next_node(lab)
+    with traffic(lab, rate_pps) as report:
+        for node in (to, home):
+            if by_hand:
+                lab.move("r1", node, 0.05)
+            else:
+                assert ended(lab, order(lab, "r1", node)).state == "done"
+        lab.wait_until(lambda: not under_way(lab) and not of_router(lab, to, "r1"), 60, "rest")
+    print(f"to {to} and back to {home}: {figures(report)}")
+    assert_complete(report)
+    assert_only_on(lab, home)
+
+
 def test_a_router_that_is_destroyed_goes_at_once(lab: Lab) -> None:
     """Last, since it does not come back."""
     node = node_of(lab)
-    assert of_router(lab, node)
+    assert of_router(lab, node, "r1")
     began = time.monotonic()
     lab.destroy("r1")
-    lab.wait_until(lambda: not of_router(lab, node), 5, "the end of the router's flows")
+    lab.wait_until(lambda: not of_router(lab, node, "r1"), 5, "the end of the router's flows")
     print(f"nothing is left {time.monotonic() - began:.2f} s after the order to destroy it")
-    assert not any(of_router(lab, other) for other in NODES)
+    assert not any(of_router(lab, other, "r1") for other in NODES)
     verified = msgspec.json.decode(operator.ask(lab.app_socket, "verify"), type=list[Verified])
     assert [(item.differences, item.why) for item in verified] == [([], "")] * 3

@@ -10,6 +10,7 @@ All routes are static, so that no routing daemon's packets teach the plain bridg
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ def stream(source: str, to: str, port: int) -> ring.Stream:
     return ring.Stream(f"{source}-{to}", source, (f"{address(to)}:{port}",), (to,), 2, ("--ports", "2"))
 
 
+SLOW = bool(os.environ.get("XENFLOW_SLOW"))
 ONE_WAY = [stream("h1", "h2", 6001)]
 EVERYBODY = [stream("h1", "h2", 6001), stream("h2", "h1", 6002), stream("h3", "h4", 6003), stream("h4", "h3", 6004)]
 
@@ -119,7 +121,7 @@ def captured(lab: Lab, directory: Path) -> Iterator[Counter[str]]:
         yield kinds
         for tool, path in running:
             assert tool.stop()["missed"] == 0
-            kinds.update(kind(frame) for frame in records(path))
+            kinds.update(looks(frame) for frame in records(path))
 
 
 def records(path: Path) -> Iterator[bytes]:
@@ -132,7 +134,7 @@ def records(path: Path) -> Iterator[bytes]:
         at += 16 + length
 
 
-def kind(content: bytes) -> str:
+def looks(content: bytes) -> str:
     """Tell what a frame is to somebody who looks for tunnels."""
     frame = frames.parse(content)
     assert frame is not None
@@ -153,10 +155,13 @@ def kind(content: bytes) -> str:
     return "tagged" if frame.ethertype in (frames.ETHERTYPE_ARP, LESSON_TYPE) else f"tagged {frame.ethertype:#06x}"
 
 
-@pytest.mark.parametrize("router", ["r1", "r2", "r3"])
-@pytest.mark.parametrize("streams", [ONE_WAY, EVERYBODY], ids=["one-way", "everybody"])
-def test_a_learning_bridge_on_the_way_costs_no_packet(lab: Lab, router: str, streams: list[ring.Stream]) -> None:
+CASES = [(router, streams) for router in ROUTERS for streams in ("one way", "everybody")]
+
+
+@pytest.mark.parametrize(("router", "kind"), CASES if SLOW else [("r1", "one way"), ("r2", "everybody")])
+def test_a_learning_bridge_on_the_way_costs_no_packet(lab: Lab, router: str, kind: str) -> None:
     """To the other side of the bridge, and back."""
+    streams = ONE_WAY if kind == "one way" else EVERYBODY
     home = ROUTERS[router][0]
     there = "n2" if home == "n1" else "n1"
     with moving.numbered(lab, *streams, rate_pps=RATE_PPS) as reports:
@@ -168,10 +173,10 @@ def test_a_learning_bridge_on_the_way_costs_no_packet(lab: Lab, router: str, str
 
 
 def test_all_that_the_trunks_carry_is_plain_ethernet_with_one_tag(lab: Lab, tmp_path: Path) -> None:
-    """But the controller's probes and the switches' own BFD, which are not tagged."""
+    """But the controller's probes and the switches' own BFD, which are not tagged; lessons for bridges are."""
     with captured(lab, tmp_path) as kinds, moving.numbered(lab, *EVERYBODY, rate_pps=RATE_PPS) as reports:
-        moving.moved(lab, "r2", "n2")
-        moving.moved_by_hand(lab, "r2", "n1", 0.2)
+        moving.moved(lab, "r1", "n2")
+        moving.moved_by_hand(lab, "r1", "n1", 0.2)
     print(f"{dict(kinds)}; {ring.figures(reports)}")
     assert kinds.keys() <= {"tagged", "probe", "BFD"}
     assert kinds["tagged"] > sum(report["received"] for report in reports.values())
