@@ -24,6 +24,7 @@ from xenflow_lab.traffic.timing import Pacer, Stop, prefer_realtime
 _END_MARKERS = 5
 _END_INTERVAL_S = 0.04
 _BLOCKED_TIMEOUT_S = 0.1
+_TTL = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class SendPlan:
 
     There are as many flows as the larger of `destinations` and `ports`; `rate_pps` is that of all together. With
     `spread` there are as many as `ports`, and each packet goes to the next destination, whichever flow it is of.
+    Source port i sends with a TTL (hop limit) of 64 - i modulo `ttls`: a router's datapath keeps a flow for each.
     `count` packets in all (0: until `duration_s` has passed, or for ever if that is 0 too).
     """
 
@@ -48,6 +50,7 @@ class SendPlan:
     faults: Faults = field(default_factory=Faults)
     realtime: bool = True
     spread: bool = False
+    ttls: int = 1
 
     @property
     def packets(self) -> int | None:
@@ -96,6 +99,8 @@ def run(plan: SendPlan, stop: Stop) -> dict[str, Any]:
 
 
 def _open(plan: SendPlan) -> list[_Flow]:
+    if not 1 <= plan.ttls <= _TTL:
+        raise ValueError(f"{plan.ttls} values of TTL: 1 to {_TTL}")
     number = plan.ports if plan.spread else max(len(plan.destinations), plan.ports)
     if number > probe.MAX_FLOWS:
         raise ValueError(f"{number} flows: at most {probe.MAX_FLOWS}")
@@ -103,7 +108,7 @@ def _open(plan: SendPlan) -> list[_Flow]:
     sockets = []
     for i in range(plan.ports):
         port = plan.source_port + i if plan.source_port else 0
-        sockets.append(_socket(plan, port))
+        sockets.append(_socket(plan, port, _TTL - i % plan.ttls))
     everywhere = itertools.cycle(names)
     flows = []
     for i in range(number):
@@ -113,15 +118,17 @@ def _open(plan: SendPlan) -> list[_Flow]:
     return flows
 
 
-def _socket(plan: SendPlan, port: int) -> socket.socket:
+def _socket(plan: SendPlan, port: int, ttl: int) -> socket.socket:
     is_v6 = ":" in plan.destinations[0][0]
     sock = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     if is_v6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, plan.dscp << 2)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
     else:
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, plan.dscp << 2)
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
     if plan.source or port:
         sock.bind((plan.source, port))
     return sock
@@ -222,6 +229,7 @@ def parse(arguments: Sequence[str]) -> SendPlan:
     parser.add_argument("--to", type=endpoints, action="extend", required=True, metavar="ADDRESS[-LAST]:PORT")
     parser.add_argument("--ports", type=int, default=1, help="source ports, so flows to one destination")
     parser.add_argument("--spread", action="store_true", help="each packet to the next of the destinations")
+    parser.add_argument("--ttls", type=int, default=1, metavar="N", help="source ports send with TTL 64, 63, … 65-N")
     parser.add_argument("--rate-pps", type=float, help="packets/s of all flows together")
     parser.add_argument("--rate-bps", type=float, help="the same as UDP payload bits/s")
     parser.add_argument("--size", type=int, default=64, help="UDP payload in bytes")
@@ -252,6 +260,7 @@ def parse(arguments: Sequence[str]) -> SendPlan:
         faults=Faults(found.skip_every, found.duplicate_every, found.delay_every, found.extent),
         realtime=not found.no_realtime,
         spread=found.spread,
+        ttls=found.ttls,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -38,14 +39,13 @@ def test_reordering_is_counted_for_each_migration_and_gaps_against_the_baseline(
     assert one.reordered_ms == pytest.approx(10)  # ten packets of a flow that sends 1,000 a second
 
 
-def test_a_load_of_many_destinations_names_each_route_once() -> None:
-    words = migration.Load("any", 64, 100, destinations=5_000).words
-    assert [words[place + 1] for place, word in enumerate(words) if word == "--to"] == [
-        "20.0.0.0-20.0.15.255:5000",
-        "20.0.16.0-20.0.19.135:5000",
-    ]
-    first, last = prefixes(5_000, length=32)[0], prefixes(5_000, length=32)[-1]
-    assert (first, last) == ((bytes([20, 0, 0, 0]), 32), (bytes([20, 0, 19, 135]), 32))
+def test_many_destinations_are_the_routes_and_each_flow_goes_to_each() -> None:
+    words = migration.MANY.words
+    first, last = prefixes(migration.ROUTES, length=32)[0], prefixes(migration.ROUTES, length=32)[-1]
+    assert (first, last) == ((bytes([20, 0, 0, 0]), 32), (bytes([20, 0, 3, 231]), 32))
+    assert words[words.index("--to") + 1] == "20.0.0.0-20.0.3.231:5000"
+    assert math.gcd(migration.MANY.flows, migration.MANY.destinations) == 1
+    assert migration.MANY.halved().words[-4:] == ["--rate-pps", "5000.0", "--size", "64"]
 
 
 def test_figures_leave_out_what_a_variant_does_not_have() -> None:

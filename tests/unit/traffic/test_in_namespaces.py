@@ -21,12 +21,13 @@ table inet drops {
     }
 }
 """
-FIRST_AND_LAST = """
+SEEN = """
 table ip seen {
     chain incoming {
         type filter hook input priority 0
         ip daddr 10.9.0.16 udp dport 5000 counter
         ip daddr 10.9.0.31 udp dport 5000 counter
+        ip ttl 63 udp dport 5000 counter
     }
 }
 """
@@ -52,12 +53,12 @@ def test_every_packet_of_a_clean_link_is_counted(pair: Pair, to: str) -> None:
     assert sent["ended_ns"] - sent["started_ns"] > 290_000_000
 
 
-def test_spread_packets_go_to_all_destinations_whichever_flow_they_are_of(pair: Pair) -> None:
+def test_spread_packets_go_to_all_destinations_and_ports_have_ttls(pair: Pair) -> None:
     run(*pair.right, "ip", "route", "add", "local", "10.9.0.16/28", "dev", "lo")
-    run(*pair.right, "nft", "-f", "-", given=FIRST_AND_LAST)
+    run(*pair.right, "nft", "-f", "-", given=SEEN)
     try:
         with launch.start("receive", "--port", "5000", "--flows", "3", "--idle", "5", prefix=pair.right) as receiver:
-            options = ["--to", "10.9.0.16-10.9.0.31:5000", "--spread", "--ports", "3", "--count", "1600"]
+            options = ["--to", "10.9.0.16-10.9.0.31:5000", "--spread", "--ports", "3", "--ttls", "2", "--count", "1600"]
             sent = launch.run("send", *options, "--rate-pps", "5000", prefix=pair.left)
             received = receiver.result()
         ruleset = run(*pair.right, "nft", "list", "table", "ip", "seen")
@@ -69,7 +70,8 @@ def test_spread_packets_go_to_all_destinations_whichever_flow_they_are_of(pair: 
     assert received["gap_ns"]["max"] == max(flow["longest_gap_ns"] for flow in received["flows"])
     ends = 5 * len(received["flows"])
     counts = [int(text.split()[0]) for text in ruleset.split("packets ")[1:]]
-    assert all(100 <= count <= 100 + ends for count in counts)
+    assert all(100 <= count <= 100 + ends for count in counts[:2])
+    assert 533 <= counts[2] <= 533 + ends  # the second of three ports; the third has the first's TTL again
 
 
 def test_dropped_packets_are_the_lost_ones(pair: Pair) -> None:
