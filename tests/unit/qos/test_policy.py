@@ -129,6 +129,23 @@ def test_more_hired_than_the_link_has_is_a_broken_promise_and_all_give_alike() -
     assert not decide(link(20, 40, 40), {}, {}).is_broken
 
 
+@pytest.mark.parametrize("policy", [Policy(), LENDING_LINK])
+@pytest.mark.parametrize("demand", [(100, 100, 100), (100, 0, 100), (0, 100, 10), (5, 5, 100)])
+def test_a_link_that_lost_half_of_its_capacity_is_shared_by_hires_all_the_same(
+    policy: Policy, demand: tuple[int, int, int]
+) -> None:
+    """The settings of before are in force when the plan changes, as after the failure of a trunk's member."""
+    before = Run(link(20, 40, 30), policy)
+    demands = {queue: float(rate * M) for queue, rate in enumerate(demand)}
+    before.steps(demands, 5)
+    after = Run(link(20, 40, 30, capacity=50), policy)
+    after.decisions = [decide(after.link, {}, before.decision.settings, policy)]
+    assert after.decision.is_broken
+    assert after.decision.changed
+    assert sum(after.decision.settings[minor].rate_bps for minor in (1, 2, 3)) <= 50 * M
+    assert worst_fitness(after.link, after.steps(demands, 6), demands) >= 0.97
+
+
 def test_control_is_guaranteed_first_served_first_and_in_no_sum() -> None:
     control = ClassPlan(9, "n0", "control", M, ceiling_bps=2 * M, control=True)
     plan = link(20, 40)
