@@ -52,7 +52,7 @@ _IFNAMSIZ = 16
 IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS = 29, 1 << 3
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU = 1, 3, 4
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
-IFA_F_DADFAILED = 0x08
+IFA_F_OPTIMISTIC, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x04, 0x08, 0x40
 NDA_DST, NDA_LLADDR, NDA_FLAGS_EXT = 1, 2, 15
 NTF_USE, NTF_PROXY, NTF_EXT_LEARNED = 0x01, 0x08, 0x10
 NTF_EXT_MANAGED = 0x01
@@ -173,7 +173,8 @@ def _address(data: bytes, kind: int, start: int, end: int) -> AddressSeen | None
         return None
     if IFA_FLAGS in found:
         flags = int.from_bytes(found[IFA_FLAGS], sys.byteorder)
-    usable = not (family == AF_INET6 and flags & IFA_F_DADFAILED)
+    unique = not flags & IFA_F_DADFAILED and (flags & IFA_F_OPTIMISTIC or not flags & IFA_F_TENTATIVE)
+    usable = family == AF_INET or bool(unique)
     return AddressSeen(index, address + bytes([length]), usable, kind == RTM_DELADDR)
 
 

@@ -73,7 +73,7 @@ class AddressSeen(msgspec.Struct, frozen=True, gc=False):
     link: int
     address: bytes
     usable: bool = True
-    """False for an IPv6 address that duplicate address detection refused."""
+    """False for an IPv6 address that duplicate address detection refused, or still looks at (RFC 4862, section 5.4)."""
     gone: bool = False
 
 

@@ -114,9 +114,11 @@ def test_message_of_a_bridge_about_its_port_is_not_about_the_link() -> None:
     assert decoded(nl.message(nl.RTM_DELLINK, 0, body)) == [None]
 
 
-def test_refused_address_is_not_usable() -> None:
-    body = struct.pack("=BBBBi", 10, 64, 0x08, 0, 3) + nl.attribute(1, bytes(15) + b"\x02")
-    assert decoded(nl.message(nl.RTM_NEWADDR, 0, body)) == [AddressSeen(3, bytes(15) + b"\x02\x40", usable=False)]
+@pytest.mark.parametrize(("flags", "usable"), [(0x08, False), (0x40, False), (0x48, False), (0x44, True), (0x80, True)])
+def test_address_that_is_refused_or_not_proven_unique_yet_is_not_usable(flags: int, usable: bool) -> None:
+    """0x08 refused, 0x40 tentative, 0x04 optimistic (used meanwhile), 0x80 permanent."""
+    body = struct.pack("=BBBBi", 10, 64, flags, 0, 3) + nl.attribute(1, bytes(15) + b"\x02")
+    assert decoded(nl.message(nl.RTM_NEWADDR, 0, body)) == [AddressSeen(3, bytes(15) + b"\x02\x40", usable=usable)]
 
 
 @pytest.mark.parametrize("address", [b"\xe0\0\0\x05", b"\xff\x02" + bytes(14)])
