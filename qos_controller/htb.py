@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pyroute2 import AsyncIPRoute
+from pyroute2.netlink import NLM_F_MULTI
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nlsocket import NetlinkRequest
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
@@ -166,11 +167,14 @@ class Kernel:
     async def _dump(self, request: Request, index: int, kind: int, take: Callable[[bytes, int, int], Any]) -> None:
         """Give `take` the place of each message of a type in the answer. Raises DataplaneError."""
 
-        def parse(data: bytes, offset: int, length: int) -> dict[str, Any] | None:
+        # The library ends a dump with the first part in which no message, or none that says "more", comes from here.
+        seen = {"header": {"type": kind, "flags": NLM_F_MULTI, "error": None}, "event": ""}
+
+        def parse(data: bytes, offset: int, length: int) -> dict[str, Any]:
             (answer,) = struct.unpack_from("=H", data, offset + 4)
             if answer == kind:
                 take(data, offset, length)
-                return None
+                return seen
             parsed: dict[str, Any] = self._route.marshal.parse_one_message(answer, 0, 0, data, offset, length)
             return parsed
 

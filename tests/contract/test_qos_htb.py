@@ -215,6 +215,17 @@ def test_counters_begin_at_nothing(world: World) -> None:
     use(world, work)
 
 
+def test_a_dump_of_many_parts_is_read_to_its_end(world: World) -> None:
+    leaves = {minor: one_class(minor, 1000 + minor, 12_500_000) for minor in range(1, 401)}
+
+    async def work(kernel: Kernel, index: int) -> None:
+        wanted = Tree(OUR_ROOT, {LINK_MINOR: LINK, **leaves})
+        await make(kernel, index, wanted)
+        assert await found(kernel, index) == wanted
+
+    use(world, work)
+
+
 @given(trees(), trees())
 @hypothesis_settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_tree_becomes_any_other(world: World, first: Tree, second: Tree) -> None:
