@@ -1,0 +1,101 @@
+"""Ten routers leave a node together, each with a numbered flow of its own.
+
+ha (n2) --near-- v0 ... v9 (n1) --out-- hb (n3), which has all of 198.18.0.0/16; 198.18.N.0/24 leads through vN
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+
+from tests.lab import moving, ring, tools
+from tests.lab.conftest import LabFactory
+from tests.lab.test_lab_itself import XENFLOW
+from xenflow_lab.lab import Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
+
+ROUTERS = 10
+RATE_PPS = 1000
+TOPOLOGY = """
+[lab]
+name = "ten"
+[[node]]
+name = "n1"
+[[node]]
+name = "n2"
+[[node]]
+name = "n3"
+[[trunk]]
+between = ["n1", "n2"]
+[[trunk]]
+between = ["n2", "n3"]
+[[trunk]]
+between = ["n3", "n1"]
+bridge = true
+[[network]]
+name = "near"
+vid = 10
+[[network]]
+name = "out"
+vid = 20
+[[host]]
+name = "hb"
+node = "n3"
+network = "out"
+addresses = ["10.2.0.100/24"]
+[[host]]
+name = "ha"
+node = "n2"
+network = "near"
+addresses = ["10.1.0.100/24"]
+"""
+ROUTER = """
+[[host.route]]
+to = "198.18.{number}.0/24"
+via = "10.1.0.{address}"
+[[router]]
+name = "v{number}"
+node = "n1"
+[[router.interface]]
+network = "near"
+addresses = ["10.1.0.{address}/24"]
+[[router.interface]]
+network = "out"
+addresses = ["10.2.0.{address}/24"]
+[[router.route]]
+to = "198.18.{number}.0/24"
+via = "10.2.0.100"
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(make_lab: LabFactory) -> Lab:
+    parts = [ROUTER.format(number=number, address=number + 1) for number in range(ROUTERS)]
+    routes = [part.partition("[[router]]") for part in parts]
+    text = TOPOLOGY + "".join(route for route, _, _ in routes) + "".join(word + rest for _, word, rest in routes)
+    made = make_lab(text, "ten")
+    made.run("hb", ["ip", "route", "add", "local", "198.18.0.0/16", "dev", "lo"], check=True)
+    made.wait_settled()
+    for number in range(ROUTERS):
+        answered = tools.answers(made, f"v{number}", ["10.1.0.100", "10.2.0.100"])
+        assert all(answered.values()), answered
+    ring.wait_quiet(made)
+    return made
+
+
+def test_ten_routers_leave_a_node_together(lab: Lab) -> None:
+    to = tuple(f"198.18.{number}.1:7000" for number in range(ROUTERS))
+    with moving.numbered(lab, ring.Stream("all", "ha", to, ("hb",), ROUTERS), rate_pps=RATE_PPS) as reports:
+        words = ["evacuate", "n1", "--at-once", str(ROUTERS), "--json", "--app", f"unix:{lab.app_socket}"]
+        done = subprocess.run([*XENFLOW, *words], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    ended = json.loads(done.stdout)
+    longest_s = max(item["elapsed_s"] for item in ended)
+    print(f"{len(ended)} routers have left, the last after {longest_s:.1f} s; {ring.figures(reports)}")
+    assert [item["state"] for item in ended] == ["done"] * ROUTERS
+    assert {moving.node_of(lab, f"v{number}") for number in range(ROUTERS)} == {"n2", "n3"}
+    moving.assert_complete(reports)
+    moving.assert_as_wanted(lab)
