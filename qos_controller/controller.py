@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
 
 from qos_controller import rows, tree
 from qos_controller.config import Settings
 from qos_controller.database import Database
-from qos_controller.filters import KERNEL_DATAPATH, USERSPACE_DATAPATH, classifier
-from qos_controller.htb import Device, Kernel
+from qos_controller.filters import KERNEL_DATAPATH, USERSPACE_DATAPATH, Classifier, NoClassifier, classifier
+from qos_controller.htb import Device, Kernel, Refusal
 from qos_controller.link import Link, Standing
 from qos_controller.rows import BridgeRows
 from qos_controller.settings import Sharing
-from qos_controller.tree import Operation, Ownership, Tree
+from qos_controller.tree import Operation, Ownership, PutProgram, Tree
 from xenflow.bandwidth import PortQueues
 from xenflow.errors import DataplaneError
 
 log = logging.getLogger(__name__)
 
-_VLAN_FRAME_BYTES = 22
+RECHECK_S: Final = 1.0
+"""How often a link that waits or is refused is looked at again without a reason."""
+_VLAN_FRAME_BYTES: Final = 22
 """What a frame has beyond the payload: Ethernet header and two tags."""
 
 
@@ -54,9 +57,11 @@ class Controller:
         self._rows: BridgeRows | None = None
         self.datapath_type = ""
         """The bridge's, as far as is known; set it before `run` to what it was when the database was last there."""
+        self._has_programs = True
         self._token = 0
         self._due: set[str] = set()
         self._sweep = True
+        self._recheck_s = 0.0
         self._poke = asyncio.Event()
 
     def want(self, facts: Iterable[PortQueues], token: int = 0) -> None:
@@ -66,6 +71,14 @@ class Controller:
         self._facts, self._token = wanted, token
         self._database.want(wanted)
         self._poke.set()
+
+    def share(self, sharing: Sharing) -> None:
+        """Share links by these settings from now on; what was measured by others is forgotten."""
+        is_same_measure = (sharing.k_med, sharing.t_med_s) == (self.sharing.k_med, self.sharing.t_med_s)
+        self.sharing = sharing
+        for link in self.links.values():
+            if not is_same_measure:
+                link.measure_by(sharing.k_med, sharing.t_med_s)
 
     @property
     def has_rows(self) -> bool:
@@ -107,6 +120,7 @@ class Controller:
                 await self._sync()
             if (now_s := self._clock()) >= due_s:
                 await self._measure_all()
+                t_med_s = self.sharing.t_med_s
                 due_s = max(due_s + t_med_s, now_s + t_med_s / 2)
             try:
                 async with asyncio.timeout(max(due_s - self._clock(), 0)):
@@ -145,7 +159,7 @@ class Controller:
         found = await self._kernel.read(device.index) if device else None
         standing, why = self._may_shape(fact, device, found)
         if standing is Standing.SHAPED and device and found:
-            problems = link.redefine(fact, self._largest_frame(device), classifier(self.datapath_type))
+            problems = link.redefine(fact, self._largest_frame(device), self._classifier())
             if not problems:
                 link.index = device.index
                 await self._shape(link, found)
@@ -183,20 +197,35 @@ class Controller:
         await self._write(link, tree.changes(wanted, found), wanted)
 
     async def _write(self, link: Link, operations: list[Operation], wanted: Tree) -> None:
-        if operations:
-            refused = await self._kernel.apply(link.index, operations)
-            if refused:
-                link.applied = Tree()
-                more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-                link.stand(Standing.REFUSED, f"the kernel refused {refused[0]}{more}")
-                return
+        refused = await self._kernel.apply(link.index, operations) if operations else []
+        if self._can_do_without(refused):
+            self._has_programs = False
+            log.warning("no classifier for the switch's own BFD, which is served like other frames: %s", refused[0])
+            wanted, refused = replace(wanted, programs=()), []
+            link.forget_programs()
+        if refused:
+            link.applied = Tree()
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            link.stand(Standing.REFUSED, f"the kernel refused {refused[0]}{more}")
+            return
         link.applied = wanted
         link.stand(Standing.SHAPED)
 
+    def _can_do_without(self, refused: Sequence[Refusal]) -> bool:
+        """Return whether only programs were refused, on a datapath where `set_queue` picks the class."""
+        is_program = all(isinstance(each.operation, PutProgram) for each in refused)
+        return bool(refused) and is_program and self.datapath_type != USERSPACE_DATAPATH
+
+    def _classifier(self) -> Classifier:
+        return classifier(self.datapath_type) if self._has_programs else NoClassifier()
+
     async def _measure_all(self) -> None:
+        looks_again = self._clock() >= self._recheck_s
+        if looks_again:
+            self._recheck_s = self._clock() + RECHECK_S
         for port, link in list(self.links.items()):
             if link.standing is not Standing.SHAPED:
-                self._due.add(port)
+                self._due |= {port} if looks_again else set()
                 continue
             try:
                 await self._measure(port, link)

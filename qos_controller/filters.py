@@ -46,6 +46,14 @@ class Classifier(Protocol):
         """Return what is to classify. Raises ValueError if it is more than the kernel takes."""
 
 
+class NoClassifier:
+    """For a kernel without cls_bpf below the kernel datapath."""
+
+    def programs(self, queues: Iterable[Queue]) -> tuple[Program, ...]:
+        """Return nothing."""
+        return ()
+
+
 class KernelClassifier:
     """The kernel datapath: `set_queue` has done it, but for what the switch itself sends."""
 

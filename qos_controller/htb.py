@@ -54,6 +54,17 @@ class Reading:
     counters: dict[int, Counters]
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An operation that was not carried out, and the kernel's reason."""
+
+    operation: Operation
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.reason}"
+
+
 class Kernel:
     """Traffic control of the devices in this process's network namespace, or a named one."""
 
@@ -143,14 +154,14 @@ class Kernel:
         }
         return Tree(root, classes, tuple(sorted(programs, key=lambda program: program.preference)))
 
-    async def apply(self, index: int, operations: Sequence[Operation]) -> list[str]:
-        """Carry out operations in their order; return what was refused, with the kernel's reason. Others are done."""
-        refused: list[str] = []
+    async def apply(self, index: int, operations: Sequence[Operation]) -> list[Refusal]:
+        """Carry out operations in their order; return what was refused. The others are done."""
+        refused: list[Refusal] = []
         for first in range(0, len(operations), _BATCH):
             refused += await self._apply_batch(index, operations[first : first + _BATCH])
         return refused
 
-    async def _apply_batch(self, index: int, operations: Iterable[Operation]) -> list[str]:
+    async def _apply_batch(self, index: int, operations: Iterable[Operation]) -> list[Refusal]:
         pending = [(each, self._request(rtnl.encode(each), index)) for each in operations]
         for _, request in pending:
             await request.prepare()
@@ -161,7 +172,7 @@ class Kernel:
                 async for _ in request.response():
                     pass
             except NetlinkError as error:
-                refused.append(f"{operation}: {error}")
+                refused.append(Refusal(operation, str(error)))
         return refused
 
     async def _dump(self, request: Request, index: int, kind: int, take: Callable[[bytes, int, int], Any]) -> None:

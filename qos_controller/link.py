@@ -48,6 +48,14 @@ class Link:
         self._programs: tuple[Program, ...] = ()
         self._is_broken = False
 
+    def measure_by(self, k_med: int, t_med_s: float) -> None:
+        """Begin to measure anew, by these settings."""
+        self.history = History(k_med, t_med_s)
+
+    def forget_programs(self) -> None:
+        """Do without classifiers."""
+        self._programs = ()
+
     @property
     def settings(self) -> Mapping[int, Setting]:
         """What is in force, by minor number."""

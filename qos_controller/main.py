@@ -47,14 +47,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.check:
             print(f"{options.config}: policy {settings.policy}, every {settings.t_med_s:g} s: good")
             sys.exit(0)
-        asyncio.run(run(settings))
+        asyncio.run(run(settings, options.config))
     except ConfigError as error:
         for problem in error.problems:
             print(f"qos-controller: {problem}", file=sys.stderr)
         sys.exit(2)
 
 
-async def run(settings: Settings) -> None:
+def reload(controller: Controller, config: Path) -> None:
+    """Share by what the file says now; if it has a problem everything stays. Socket, state and [ovs] need a restart."""
+    try:
+        fresh = load(config, Settings)
+    except ConfigError as error:
+        for problem in error.problems:
+            log.error("reload refused, nothing has changed: %s", problem)
+        return
+    controller.share(fresh)
+    log.info("settings reloaded policy=%s t_med_s=%g k_med=%d", fresh.policy, fresh.t_med_s, fresh.k_med)
+
+
+async def run(settings: Settings, config: Path) -> None:
     """Shape until SIGTERM or SIGINT. Raises ConfigError if the socket or the state cannot be had."""
     try:
         settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -69,8 +81,10 @@ async def run(settings: Settings) -> None:
     door.start()
     listener = await serve(settings.socket, None, door.welcome, door.serve, local=PEERS)
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: reload(controller, config))
     log.info("qos from=start to=serving socket=%s policy=%s t_med_s=%g", *_brief(settings))
     try:
         await _until(stop, controller, listener)

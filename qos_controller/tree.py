@@ -71,7 +71,7 @@ class Program:
     """A classifier at our qdisc: `preference` orders them, `code` is classic BPF, eight bytes an instruction."""
 
     preference: int
-    code: bytes
+    code: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

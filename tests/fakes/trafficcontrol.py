@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from qos_controller import tree
-from qos_controller.htb import Device, Reading
+from qos_controller.htb import Device, Reading, Refusal
 from qos_controller.rtnl import Counters
 from qos_controller.tree import (
     DeleteClass,
@@ -78,15 +78,15 @@ class FakeKernel:
         found = self._by_index(index)
         return found.tree if found else None
 
-    async def apply(self, index: int, operations: Sequence[Operation]) -> list[str]:
+    async def apply(self, index: int, operations: Sequence[Operation]) -> list[Refusal]:
         found = self._by_index(index)
         if found is None:
-            return [f"{operation}: no such device" for operation in operations]
+            return [Refusal(operation, "no such device") for operation in operations]
         refused = []
         for operation in operations:
             problem = self._problem(operation, found.tree)
             if problem:
-                refused.append(f"{operation}: {problem}")
+                refused.append(Refusal(operation, problem))
             else:
                 found.written.append(operation)
                 found.tree = tree.apply([operation], found.tree)

@@ -11,11 +11,12 @@ import pytest
 from qos_controller import rows
 from qos_controller.config import Settings
 from qos_controller.controller import Controller
+from qos_controller.decision import PolicyKind
 from qos_controller.link import Link, Standing
 from qos_controller.plan import LINK_MINOR
 from qos_controller.rows import MARK, TYPE, BridgeRows, QosRow
 from qos_controller.rtnl import Counters
-from qos_controller.tree import DEFAULT_MINOR, NODE_MINOR, OUR_ROOT, PutClass, Root, Tree
+from qos_controller.tree import DEFAULT_MINOR, NODE_MINOR, OUR_ROOT, PutClass, PutProgram, Root, Tree
 from tests.fakes.trafficcontrol import NO_ROOT, FakeKernel
 from xenflow.bandwidth import PortQueues, Queue, Selector
 
@@ -373,5 +374,34 @@ def test_the_row_is_back_after_ovs_lost_it() -> None:
         world.database.change(BridgeRows(True, "netdev", {"p1": ""}))
         await world.until(lambda: device.tree == right, "shaped anew")
         assert rows.has_row(world.database.rows, "p1", BRIDGE)
+
+    play(world, scenario)
+
+
+def test_the_kernel_datapath_does_without_programs() -> None:
+    world = world_of("p1")
+    world.database.rows = BridgeRows(True, "system", {"p1": ""})
+    world.kernel.refuse = PutProgram
+
+    async def scenario() -> None:
+        world.controller.want([plan()])
+        await world.shaped("p1")
+        await world.measured(5)
+        assert world.link("p1").standing is Standing.SHAPED
+        assert world.kernel.devices["p1"].tree.programs == ()
+
+    play(world, scenario)
+
+
+def test_other_settings_are_taken_over_at_work() -> None:
+    world = world_of("p1")
+
+    async def scenario() -> None:
+        world.controller.want([plan()])
+        await world.shaped("p1")
+        device = world.kernel.devices["p1"]
+        assert device.tree.classes[9].rate > 20 * M // 8
+        world.controller.share(Settings(t_med_s=0.06, k_med=1, policy=PolicyKind.STATIC))
+        await world.until(lambda: device.tree.classes[9].rate == 20 * M // 8, "as plain Open vSwitch")
 
     play(world, scenario)
