@@ -82,7 +82,7 @@ class Facts:
         self._plan_changed(node, changed)
         if isinstance(message, End):
             for name in sorted(node.leaving):
-                self._left(node, name, moved=any(other.machine(name) for other in self._nodes.values()))
+                self._left(node, name, moved=True)  # nobody saw it go: it may come elsewhere
         if change.in_sync:
             self.release(node)
         return kinds

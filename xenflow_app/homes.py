@@ -71,6 +71,10 @@ class Homes:
         self._arriving.add(name)
         self.plan(name)
 
+    def is_arriving(self, name: str) -> bool:
+        """Tell whether its new home does not route for it yet, as far as is confirmed."""
+        return name in self._arriving
+
     def arrive(self, name: str, *, hold: bool) -> None:
         """The packets of the router's new home follow what it routes: it gets the addresses, and what is for the VM.
 

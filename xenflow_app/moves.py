@@ -266,19 +266,27 @@ class Moves:
             self._watch_sync(move, target)
         elif source.machine(move.name) is not None and move.state in (State.RESUMING, State.ANNOUNCING):
             events.append(Event.RETURNED)
+        if Event.RETURNED in events and not self._is_routable(source, move) and self._is_routable(target, move):
+            events.remove(Event.RETURNED)  # only the target can forward: from there it comes back by a move of its own
         if move.heard and move.heard >= self._expected(move, target):
             events.append(Event.ANNOUNCED)
         if move.state is State.REPOINTING and self._homes.have_turned(move.name):
             events.append(Event.REPOINTED)
         if move.state is State.UNDOING:
             events.append(Event.UNDONE)
-        if self._now - move.since >= OVERDUE_S.get(move.state, float("inf")):
+        waits = move.state is State.RESUMING and self._homes.is_arriving(move.name)  # the target does not route yet
+        if self._now - move.since >= OVERDUE_S.get(move.state, float("inf")) and not waits:
             events.append(Event.OVERDUE)
         return events
 
     def _shaped(self, move: Migration) -> bool:
         """Tell whether its queues are in place wherever it will need them, or have been waited for long enough."""
         return self._now - move.since >= SHAPED_S or all(self._queues.applied(name) for name in self._nodes)
+
+    def _is_routable(self, node: Node, move: Migration) -> bool:
+        """Tell whether the node has the router's tables."""
+        router = node.routers.get(move.name)
+        return router is not None and router.planned
 
     def _watch_sync(self, move: Migration, target: Node) -> None:
         """Once the client's tables are complete on the target: wait until its packets follow them."""

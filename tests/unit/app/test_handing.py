@@ -157,6 +157,20 @@ def test_nodes_turn_to_a_target_that_was_cut_off_when_they_can_reach_it() -> Non
     assert of_router(net, "a", number) == {}
 
 
+def test_no_node_turns_to_a_target_whose_switch_is_out_of_reach() -> None:
+    net = world()
+    answer(net, "b", begin(net))
+    before = way(net, "c")
+    net.disconnect_switch("b")
+    outbox = carry(net)
+    net.report("b", outbox)
+    net.run(100)
+    assert (state(net), way(net, "c")) == (State.RESUMING, before)
+    net.connect_switch("b")
+    net.run(20)
+    assert (state(net), way(net, "c") != before) == (State.DONE, True)
+
+
 def test_while_nodes_wait_they_go_by_the_links_that_work() -> None:
     net = world()
     answer(net, "b", begin(net))
