@@ -9,8 +9,8 @@ Place in the flow: ports, machines, learned MACs, links -> *trees and ways* -> f
 
 A change of links goes step by step (topology.py says why no step has a loop): `advance` takes the next step when the
 last one is confirmed on every connected node that it touched, and returns the nodes whose confirmation it now awaits.
-Before nodes turn to where an address has moved, the bridges on the way are taught (disguise.py): `lessons` are what
-is to be sent before the step counts as confirmed.
+Before nodes turn to another link, or to where an address has moved, the bridges on the way are taught (disguise.py):
+`lessons` are what is to be sent before the step counts as confirmed.
 Nothing is planned before `settled`: what nodes and links there are must be known first.
 """
 
@@ -18,11 +18,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from xenflow_app import pipeline, takeover
 from xenflow_app.disguise import Lesson
 from xenflow_app.flowtable import FlowTable
 from xenflow_app.topology import Edge, End, Forest, Graph, forest, next_forest, next_paths, toward
+
+
+class Order(Enum):
+    """What turns first when links change. A broadcast teaches bridges its sender's place, which must suit the ways.
+
+    Links that are left although they work: trees first, so that none leads the other way what ways are about to take.
+    Links that come: ways first, for the same reason. Links that have failed: both at once, since what is lost counts.
+    """
+
+    TREES_FIRST = auto()
+    WAYS_FIRST = auto()
+    TOGETHER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +108,8 @@ class Fabric:
         self._stale_paths = True
         self._away: dict[str, dict[int, set[Edge]]] = {}
         self._drained: frozenset[End] = frozenset()
+        self._order = Order.TOGETHER
+        self._taught: dict[str, dict[Edge, End]] = {}
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
@@ -187,6 +202,9 @@ class Fabric:
         drained = {link for link in self.links if link.a in self._drained or link.b in self._drained}
         graph = Graph(self.links - {link for link in drained if not self._is_stuck(link)})
         if graph.edges != self.graph.edges:
+            gone = self.graph.edges - graph.edges
+            left = Order.TREES_FIRST if gone <= self.links and graph.edges <= self.graph.edges else Order.TOGETHER
+            self._order = left if gone else Order.WAYS_FIRST
             self.graph = graph
             self._stale()
 
@@ -246,6 +264,7 @@ class Fabric:
             network.tree = frozenset(link for link in self.links if takeover.floods(self._nodes, vid, link))
         for node in self._nodes:
             self._find_astray(node)
+        self._order = Order.TREES_FIRST if self._drained else Order.TOGETHER
         self._stale()
 
     def _find_astray(self, node: str) -> None:
@@ -268,9 +287,12 @@ class Fabric:
         touched: set[str] = set()
         if not self._awaiting:
             self.lessons = []
-            ways = self._step_paths()
-            moves = set() if ways else self._step_moves()  # to a node whose own ways are confirmed
-            touched = self._step_trees() | ways | moves
+            begun = self._begin_paths()
+            trees = set() if self._order is Order.WAYS_FIRST and self._stale_paths else self._step_trees()
+            wait = self._order is Order.TREES_FIRST and (trees or self._stale_trees)
+            ways = set() if wait else self._step_paths()
+            moves = set() if ways or self.lessons else self._step_moves()  # to a node whose own ways are confirmed
+            touched = begun | trees | ways | moves
             touched = {node for node in touched if node not in self._away}
         for vid in self._dirty_networks:
             self._plan_network(vid, self._networks[vid])
@@ -321,6 +343,21 @@ class Fabric:
             network.tree = after
         return touched
 
+    def _begin_paths(self) -> set[str]:
+        """Plan ways for the first time, from those that the switches have; return who must confirm them."""
+        touched: set[str] = set()
+        for target in self._nodes.keys() - self._paths.keys():
+            found = takeover.ways(self._nodes, self.links, target, self._at.get(target, ()))
+            if found is None:
+                found = toward(self.graph, target, dict.fromkeys(self._away.keys() - {target}))
+            self._paths[target] = found
+            if self._at.get(target):
+                touched |= found.keys()
+                self._dirty_macs |= self._at[target]
+            self._stale_paths = True
+            self.revision += 1
+        return touched
+
     def _step_paths(self) -> set[str]:
         """Take the ways toward each node one step on; return the nodes on which something changes."""
         touched: set[str] = set()
@@ -328,12 +365,16 @@ class Fabric:
             return touched
         self._stale_paths = False
         for target in self._nodes:
-            active = self._paths.get(target, {})
+            active = self._paths[target]
             fixed = {node: active.get(node) for node in self._away if node != target}
             wanted = toward(self.graph, target, fixed)
-            found = active if target in self._paths else self._installed(target)
-            after = wanted if found is None else next_paths(found, wanted, target)
+            after = next_paths(active, wanted, target)
             changed = {node for node in after.keys() | active.keys() if after.get(node) != active.get(node)}
+            if self._teach_ways(target, active, {n: after[n] for n in changed & after.keys()}):
+                self._stale_paths = True
+                continue
+            if after == wanted:
+                self._taught.pop(target, None)
             if changed and self._at.get(target):
                 touched |= changed
                 self._dirty_macs |= self._at[target]
@@ -347,9 +388,18 @@ class Fabric:
                     self._dirty_macs.add(where)
         return touched
 
-    def _installed(self, target: str) -> Mapping[str, Edge] | None:
-        """Return the ways that the switches have already, when those toward a node are planned for the first time."""
-        return takeover.ways(self._nodes, self.links, target, self._at.get(target, ()))
+    def _teach_ways(self, target: str, active: Mapping[str, Edge], turning: Mapping[str, Edge]) -> bool:
+        """Let bridges learn where all is that is at `target`; True if nodes must wait until they have.
+
+        A node whose link has failed does not wait: it loses more by that.
+        """
+        ends = {link: link.beyond(node) for node, link in turning.items()}
+        lessons: list[Lesson] = []
+        for where in self._at.get(target, ()):
+            lessons += self._lessons(where, self._taught.get(target, {}), ends)
+        self._taught.setdefault(target, {}).update(ends)
+        self.lessons += lessons
+        return bool(lessons) and all(active.get(node) in self.links for node in turning)
 
     def _step_moves(self) -> set[str]:
         """Take each moving address one step on; return the nodes on which something changes."""
@@ -389,11 +439,14 @@ class Fabric:
 
     def _teach(self, where: tuple[int, bytes], move: _Move, ends: Mapping[Edge, End]) -> bool:
         """Let these ends of links tell what is beyond them where the address will be; False if they have told it."""
-        unheard = {link: end for link, end in ends.items() if move.taught.get(link) != end}
-        move.taught |= unheard
-        lessons = [Lesson(end, *where) for end in sorted(unheard.values()) if end.node not in self._away]
+        lessons = self._lessons(where, move.taught, ends)
+        move.taught |= ends
         self.lessons += lessons
         return bool(lessons)
+
+    def _lessons(self, where: tuple[int, bytes], taught: Mapping[Edge, End], ends: Mapping[Edge, End]) -> list[Lesson]:
+        unheard = sorted(end for link, end in ends.items() if taught.get(link) != end)
+        return [Lesson(end, *where) for end in unheard if end.node not in self._away]
 
     def _plan_network(self, vid: int, network: _Network) -> None:
         trunks: dict[str, list[int]] = {}

@@ -37,7 +37,7 @@ Record = Callable[[str, object], None]
 
 @pytest.fixture(scope="module")
 def lab(make_lab: LabFactory) -> Lab:
-    made = make_lab(ring.topology().replace("bridge = true", ""), "drain")
+    made = make_lab(ring.topology(), "drain")
     made.wait_settled()
     for router, far, gateway in (("r1", 2, 2), ("r2", 1, 1)):
         made.run(router, ["ip", "route", "add", f"10.0.{far}.0/24", "via", f"10.0.255.{gateway}"], check=True)

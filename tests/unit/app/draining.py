@@ -12,6 +12,7 @@ from xenflow.model import Port
 from xenflow.wire import Confirm, Confirmed, Drain, Message
 from xenflow_app import frame
 from xenflow_app.effects import ToPeer, ToSwitch
+from xenflow_app.openflow import fields
 from xenflow_app.openflow.values import PortReason, PortStatus, SwitchPort
 from xenflow_app.queries.drains import drain, drains, undrain
 from xenflow_app.walk import Tables, explore
@@ -32,19 +33,24 @@ class Drained(World):
     """A host h-NODE on each node, at port 100 + its place. `lost` and `doubled` collect what must not happen.
 
     Switches and servers are served in an order that the seed chooses, one message at a time; each connection keeps
-    its own order. What floods may be lost while trees change, but never come twice.
+    its own order. What floods may be lost while trees change, but never come twice. With `bridges` each cable leads
+    through an ordinary bridge that learns MAC addresses.
     """
 
-    def __init__(self, names: str, cables: tuple[Cable, ...], seed: int = 0) -> None:
+    def __init__(self, names: str, cables: tuple[Cable, ...], seed: int = 0, *, bridges: bool = False) -> None:
         super().__init__(names, cables)
         self.chosen = random.Random(seed)
         self.lost: list[str] = []
         self.doubled: list[str] = []
         self.watching = False
+        self.bridges: dict[frozenset[tuple[str, int]], dict[bytes, str]] = {}
+        self.streams: set[tuple[str, str]] | None = None
         self.half_way = False
         self.orders: list[Drain] = []
         self.unplugged: set[tuple[str, int]] = set()
         self.tables: dict[str, Tables] = {}
+        if bridges:
+            self.bridges = {frozenset(ends): {} for ends in self.cables.items()}
         self._waiting: dict[tuple[str, int], deque[ToSwitch | ToPeer]] = {}
         self.network("left", VID)
         for place, name in enumerate(names):
@@ -100,8 +106,14 @@ class Drained(World):
         assert (self.lost, self.doubled) == ([], [])
 
     def _carry(self, name: str, port: int, frame: bytes) -> None:
-        if (name, port) not in self.unplugged:
+        if (name, port) not in self.unplugged and self._passes((name, port), frame[6:12], frame[:6]):
             super()._carry(name, port, frame)
+
+    def _passes(self, end: tuple[str, int], source: bytes, destination: bytes) -> bool:
+        """Tell whether the bridge in a cable, which learns, lets a frame from that end pass."""
+        known = self.bridges.get(frozenset((end, self.cables[end])), {})
+        known[source] = end[0]
+        return known.get(destination) != end[0]
 
     def restart(self) -> None:
         """The controller is killed; what was under way to switches and servers is lost."""
@@ -162,15 +174,15 @@ class Drained(World):
     # -- packets ------------------------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Send a frame from each host to each other one, and one to all."""
+        """Send a frame from each host to each other one, and one to all; or only the `streams`, if there are any."""
         self.tables = {name: Tables(server.switch.flows) for name, server in self.servers.items()}
         for source in self.servers:
             for target in self.servers:
-                if source != target:
+                if source != target and (self.streams is None or (source, target) in self.streams):
                     got = self.send(source, target)
                     if got != Counter({target: 1}):
                         (self.lost if got.total() == 0 else self.doubled).append(f"{source} to {target}: {dict(got)}")
-            everybody = self.send(source, None)
+            everybody = self.send(source, None) if self.streams is None else Counter[str]()
             if any(count > 1 for count in everybody.values()) or everybody[source]:
                 self.doubled.append(f"{source} to all: {dict(everybody)}")
 
@@ -189,11 +201,12 @@ class Drained(World):
                 far = self.cables.get((node, out.port))
                 if (node, out.port) in self.unplugged:
                     continue
-                if far is not None:
+                macs = out.frame.packed(fields.ETH_SRC), out.frame.packed(fields.ETH_DST)
+                if far is not None and self._passes((node, out.port), *macs):
                     if uses is not None:
                         uses.add((node, out.port))
                     waiting.append((far[0], out.frame, far[1]))
-                elif out.port == self.port_of(node):
+                elif far is None and out.port == self.port_of(node):
                     got[node] += 1
         raise AssertionError(f"a loop: {source} to {target}")
 

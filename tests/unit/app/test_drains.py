@@ -47,11 +47,13 @@ def undrain(net: Drained, trunk: str) -> None:
     wait(net, trunk, "in use")
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("shape", "bridges"), [("ring", False), ("parallel", False), ("ladder", False), ("ring", True), ("parallel", True)]
+)
 @pytest.mark.parametrize("seed", range(3))
-def test_each_trunk_in_turn_is_drained_and_used_again_and_nothing_is_lost(shape: str, seed: int) -> None:
+def test_each_trunk_in_turn_is_drained_and_used_again_and_nothing_is_lost(shape: str, seed: int, bridges: bool) -> None:
     names, cables = SHAPES[shape]
-    net = Drained(names, cables, seed)
+    net = Drained(names, cables, seed, bridges=bridges)
     before = net.used()
     net.watch()
     for cable in cables:
@@ -65,7 +67,7 @@ def test_each_trunk_in_turn_is_drained_and_used_again_and_nothing_is_lost(shape:
     net.stop_watching()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data(), st.sampled_from(sorted(SHAPES)), st.integers(0, 1000))
 def test_any_history_of_orders_and_restarts_loses_and_doubles_nothing(
     data: st.DataObject, shape: str, seed: int
@@ -97,6 +99,19 @@ def test_any_history_of_orders_and_restarts_loses_and_doubles_nothing(
     assert {trunk for trunk in marked if net.status(trunk).state != "drained"} == set()
     drained = {end for cable in cables for end in ends(cable) if {name(cable), name(cable, 1)} & marked}
     assert not net.used() & drained
+    net.stop_watching()
+
+
+@pytest.mark.parametrize("target", "bc")
+def test_bridges_in_the_cables_are_taught_where_somebody_silent_is(target: str) -> None:
+    """By broadcasts they have learned that b and c are beyond a; now only a speaks."""
+    net = Drained("abc", RING, bridges=True)
+    net.look()
+    net.streams = {("a", target)}
+    net.watch()
+    for cable in RING:
+        drain(net, name(cable))
+        undrain(net, name(cable))
     net.stop_watching()
 
 
