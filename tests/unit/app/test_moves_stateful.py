@@ -22,7 +22,7 @@ from xenflow.wire import Announce, Close, Confirmed, Define, Move, Progress
 from xenflow_app import frame
 from xenflow_app.effects import ToSwitch
 from xenflow_app.migration import State
-from xenflow_app.openflow import nxm
+from xenflow_app.openflow import fields, nxm
 from xenflow_app.openflow.values import PacketIn
 from xenflow_app.pipeline import Table
 from xenflow_app.walk import Tables, explore
@@ -245,6 +245,7 @@ class Moving(RuleBasedStateMachine):
     # -- what must hold ----------------------------------------------------------------------------------------------
 
     def packets_arrive_once(self) -> None:
+        """And who asks for the router is answered once."""
         self.known |= self.reported and not self.net.controller.moves.under_way
         self.dead -= {node for node in self.dead if self.is_complete(node)}
         tables = {server.name: Tables(server.switch.flows) for server in self.net.servers.values()}
@@ -255,6 +256,7 @@ class Moving(RuleBasedStateMachine):
                 continue
             assert len(fate.delivered) <= 1, why
             assert fate.delivered == [("c", GATEWAY_PORT)] or not self.known, why
+            assert answers(start, tables[start]) == [(SENDER_PORT[start], ADDRESS)] or not self.known, why
 
     def is_complete(self, node: str) -> bool:
         """Tell whether a switch that had forgotten everything has all of it again."""
@@ -314,6 +316,13 @@ class Moving(RuleBasedStateMachine):
         installed = {key for key in self.net.servers[self.where].switch.flows if key[0] == Table.FIB}
         assert len(installed) == 2 + len(self.client.facts.of(Route.KIND))
         self.packets_arrive_once()
+
+
+def answers(node: str, tables: Tables) -> list[tuple[int, bytes]]:
+    """Ask for the router from a node; return where answers leave, and the MAC that they tell."""
+    asked = frame.arp_request(mac(SENDER_PORT[node]), (sender(node), bytes([10, 0, 0, 1])))
+    (walk,) = explore(tables, asked, SENDER_PORT[node])
+    return [(out.port, out.frame.packed(fields.ARP_SHA)) for out in walk.outputs if out.frame.get(fields.ARP_OP) == 2]
 
 
 def sender(node: str) -> bytes:
