@@ -98,6 +98,12 @@ def assert_as_wanted(lab: Lab) -> None:
     assert [(item.node, item.differences, item.why) for item in verified] == [(node, [], "") for node in nodes]
 
 
+def overrun(lab: Lab) -> int:
+    """Return how many frames came to the switches' ports faster than they were taken: the machine was too slow then."""
+    sockets = (lab.run(node.name, ["ss", "-0", "-m"]).stdout for node in lab.plan.of_kind(Kind.NODE))
+    return sum(int(count) for text in sockets for count in re.findall(r"skmem:\(.*?,d(\d+)\)", text))
+
+
 @contextmanager
 def numbered(lab: Lab, *streams: ring.Stream, rate_pps: int) -> Iterator[dict[str, dict[str, Any]]]:
     """Send while the block runs; what each receiver counted is in the dictionary after it."""

@@ -43,6 +43,8 @@ ROUTES = 1_000
 FLOWS = 8
 PORT = 5000
 CONVERGE_S = 20.0
+GAP_S = 1.0
+"""The longest that a flow may be silent; an idle machine stays below 0.05 s."""
 
 Record = Callable[[str, object], None]
 
@@ -159,7 +161,7 @@ def adjacency_s(lab: Lab) -> float:
 def test_planned_moves_lose_and_double_nothing(
     lab: Lab, rates_pps: dict[int, int], size: int, record_property: Record
 ) -> None:
-    full_s, began, rate = adjacency_s(lab), time.monotonic(), rates_pps[size]
+    full_s, began, rate, overrun = adjacency_s(lab), time.monotonic(), rates_pps[size], moving.overrun(lab)
     done: list[MigrationStatus] = []
     with traffic(lab, rate, size) as report:
         for _ in range(MOVES if size == SMALL or "XENFLOW_MOVES" in os.environ else 2):
@@ -168,8 +170,12 @@ def test_planned_moves_lose_and_double_nothing(
         print(f"{status.source} -> {status.target}: {steps(status)} ms")
     print(f"{len(done)} moves at {rate} packets/s of {size} bytes: {figures(report)}")
     record_property("moves", {"rate_pps": rate, "size": size, "moves": len(done), "figures": figures(report)})
+    print(f"{moving.overrun(lab) - overrun} frames came faster than the switches took them")
     assert_complete(report)
+    late = max(flow["reorder_extent_max"] for flow in report["flows"])
+    print(f"what came late was late by at most {late * FLOWS / rate * 1e3:.1f} ms")
     assert max(flow["reorder_windows"] for flow in report["flows"]) <= len(done)
+    assert report["longest_gap_ns"] <= GAP_S * 1e9
     assert_only_on(lab, done[-1].target)
     assert adjacency_s(lab) >= full_s + (time.monotonic() - began) - 1
 

@@ -52,7 +52,8 @@ ROUTERS = {
     "r3": ("n2", {"mid": "10.0.23.3", "right": "10.0.2.1"}, {"10.0.1.0/24": "10.0.23.2", "10.0.12.0/24": "10.0.23.2"}),
 }
 HOSTS = {"h1": ("n1", "left", 1), "h3": ("n2", "left", 3), "h2": ("n2", "right", 2), "h4": ("n1", "right", 4)}
-RATE_PPS = 250
+RATE_PPS = int(os.environ.get("XENFLOW_RATE_PPS", "1000")) // 4
+"""Of each of at most four streams."""
 TUNNELS = {4, 41, 47}
 """IP in IP, IPv6 in IP, GRE."""
 TUNNEL_PORTS = {4789, 6081, 8472}
