@@ -30,6 +30,7 @@ SUITES = {
         "client_rss_mb",
         "app_bytes_per_route",
     ),
+    "announcement": ("announce_ms", "announce_ratio"),
     "reactive": ("first_packet_reactive_ratio",),
     "migration": (
         "mig_lost",

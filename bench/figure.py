@@ -43,6 +43,8 @@ REACHES = {
     "lookup_us": Reach("us", 5),
     "reconnect_ms": Reach("ms", 800),
     "qos_decide_ms": Reach("ms", 50),
+    "announce_ms": Reach("ms", 50),
+    "announce_ratio": Reach("ratio", 5),
     "mig_lost": Reach("", 0),
     "mig_doubled": Reach("", 0),
     "mig_gap_ms": Reach("ms", 50),

@@ -24,6 +24,7 @@ from xenflow.channel import Channel, serve
 from xenflow.errors import ConfigError, Fault, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.listener import Listener
+from xenflow.tally import Tally
 from xenflow.wire import Hello, Message, Role, Welcome
 from xenflow_app.effects import ClosePeer, CloseSwitch, Core, Effect, ToPeer, ToSwitch
 from xenflow_app.openflow.connection import SwitchSession, Up
@@ -56,6 +57,7 @@ class Host:
         self._links: dict[int, SwitchLink] = {}
         self._settling = False
         self._serving = False
+        self._dropped = Tally("dropped")
         self._timer: asyncio.TimerHandle | None = None
         self.failed: Exception | None = None
         self._loop.set_exception_handler(self._on_error)
@@ -124,6 +126,9 @@ class Host:
                 link.flush()
         finally:
             self._settling = False
+        if not self._serving and any(link.has_packet_in for link in self._links.values()):
+            self._serving = True
+            self._loop.call_soon(self._serve_more)
         self._set_timer()
 
     def _carry_out(self, effect: Effect) -> None:
@@ -245,7 +250,7 @@ class Host:
         self._serving = False
         now = self._loop.time()
         ends = now + SLICE_S
-        waiting = deque(link for link in self._links.values() if link.opened and link.session.packet_ins)
+        waiting = deque(link for link in self._links.values() if link.has_packet_in)
         while waiting and now < ends:
             link = waiting.popleft()
             try:
@@ -256,9 +261,10 @@ class Host:
             except RemoteProtocolError as fault:
                 link.end(fault.reason, fault)
             now = self._loop.time()
-        if waiting:
-            self._serving = True
-            self._loop.call_soon(self._serve_more)
+        for link in self._links.values():
+            if (dropped := link.session.packet_ins.take_dropped()) > 0:
+                where = f"switch of node {link.node}" if link.node else f"switch {link.number}"
+                self._dropped.add(where, "more packet-ins than the controller can take", now, dropped)
 
     def _serve_more(self) -> None:
         self._serve_packet_ins()
@@ -291,6 +297,11 @@ class SwitchLink:
         """What the switch did wrong, if that was the end."""
         self._host, self._write, self._close = host, write, close
         self._ended = False
+
+    @property
+    def has_packet_in(self) -> bool:
+        """Whether a packet-in may be dealt with now."""
+        return self.opened and self.session.has_packet_in
 
     def received(self, data: bytes) -> None:
         """Take bytes of the switch in."""

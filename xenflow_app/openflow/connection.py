@@ -8,7 +8,8 @@ refuses one of them is of no use. Probes (echo) keep the session honest in both 
 stays unanswered for `silence_s` ends the session. So a switch is never flooded, whichever way its bytes take.
 
 Nor does it flood us: its packet-ins wait in lanes (packet_ins.py) until somebody takes them, one at a time; all else
-that it says is returned at once.
+that it says is returned at once. While more than `unsent_bytes` wait to be sent, only announcements are given: each
+other packet-in would add an answer, and what is urgent to send must not wait behind ever more of those.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Pace:
     setup_s: float = 10.0
     chunk_bytes: int = 1 << 16
     window_bytes: int = 1 << 18
+    unsent_bytes: int = 1 << 21
+    """More than planned flow-mods ever let wait (datapath.py): only answers to packet-ins make it so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ class SwitchSession:
         self._early: list[SwitchMessage] = []
         self._ready: list[bytes] = []
         self._queue: deque[bytes] = deque()
+        self.waiting_bytes = 0
+        """What has been given to `send` and may not go out yet."""
         self._probes: deque[tuple[int, float, int]] = deque()
         """(xid, when sent, bytes that it confirms) of each probe on its way."""
         self._ahead_bytes = self._since_probe_bytes = 0
@@ -86,11 +91,6 @@ class SwitchSession:
             self._begin_setup()
         else:
             self._ready.append(encode.hello())
-
-    @property
-    def waiting_bytes(self) -> int:
-        """What has been given to `send` and may not go out yet."""
-        return sum(map(len, self._queue))
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes in; return what the switch said, but for packet-ins: those wait for `next_packet_in`.
@@ -106,23 +106,30 @@ class SwitchSession:
                 events += self._take(decode(message), now)
         return events
 
+    @property
+    def has_packet_in(self) -> bool:
+        """Whether `next_packet_in` has one now."""
+        return self.state is State.UP and (self.packet_ins.urgent or (bool(self.packet_ins) and not self._behind))
+
     def next_packet_in(self) -> SwitchMessage | None:
-        """Return the packet-in whose turn it is; None if none waits, or the switch is not up yet.
+        """Return the packet-in whose turn it is; None if none may be dealt with now.
 
         Raises RemoteProtocolError; the session is over then.
         """
-        message = self.packet_ins.take() if self.state is State.UP else None
+        message = self.packet_ins.take(only_urgent=self._behind) if self.state is State.UP else None
         return None if message is None else decode(message)
 
     def send(self, data: bytes) -> None:
         """Queue whole messages for the switch."""
         self._queue.extend(_chunks(data, self._pace.chunk_bytes))
+        self.waiting_bytes += len(data)
 
     def output(self, now: float) -> bytes:
         """Return what may go out now; b"" when nothing may."""
         pace = self._pace
         while self._queue and self._ahead_bytes + len(self._queue[0]) <= pace.window_bytes:
             chunk = self._queue.popleft()
+            self.waiting_bytes -= len(chunk)
             self._ready.append(chunk)
             self._ahead_bytes += len(chunk)
             self._since_probe_bytes += len(chunk)
@@ -150,6 +157,10 @@ class SwitchSession:
         if self._probes:
             return self._probes[0][1] + self._pace.silence_s
         return self._heard + self._pace.probe_s
+
+    @property
+    def _behind(self) -> bool:
+        return self.waiting_bytes > self._pace.unsent_bytes
 
     def _blocked(self) -> bool:
         return bool(self._queue) and self._ahead_bytes + len(self._queue[0]) > self._pace.window_bytes

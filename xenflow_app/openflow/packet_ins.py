@@ -55,7 +55,7 @@ class PacketIns:
     """See the module. `dropped` counts what there was no room for."""
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
-        self.dropped = 0
+        self.dropped = self._told = 0
         self._max_messages, self._max_bytes = max_messages, max_bytes
         self._urgent: dict[bytes, deque[bytes]] = {}
         self._lanes: dict[bytes, deque[bytes]] = {}
@@ -83,13 +83,24 @@ class PacketIns:
         while self._count > self._max_messages or self._bytes > self._max_bytes:
             self._drop(port)
 
-    def take(self) -> bytes | None:
+    def take_dropped(self) -> int:
+        """Return how many there was no room for since this was asked last."""
+        dropped = self.dropped - self._told
+        self._told = self.dropped
+        return dropped
+
+    @property
+    def urgent(self) -> bool:
+        """Whether an announcement waits."""
+        return bool(self._urgent)
+
+    def take(self, *, only_urgent: bool = False) -> bytes | None:
         """Return the packet-in whose turn it is; None if none waits."""
-        if self._urgent and (self._run < URGENT_RUN or not self._lanes):
+        if self._urgent and (self._run < URGENT_RUN or only_urgent or not self._lanes):
             self._run += 1
             return _next(self._urgent)
         self._run = 0
-        if not self._lanes:
+        if only_urgent or not self._lanes:
             return None
         message = _next(self._lanes)
         self._count -= 1

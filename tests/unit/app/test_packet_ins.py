@@ -17,7 +17,7 @@ from xenflow.wire import Hello, Message, Welcome
 from xenflow_app.effects import Effect
 from xenflow_app.host import SLICE_S, Host
 from xenflow_app.openflow import fields, packet_ins
-from xenflow_app.openflow.connection import SwitchSession
+from xenflow_app.openflow.connection import Pace, SwitchSession
 from xenflow_app.openflow.decode import decode
 from xenflow_app.openflow.packet_ins import MAX_URGENT, URGENT_RUN, PacketIns, is_packet_in
 from xenflow_app.openflow.values import BarrierReply, Features, PacketIn, SwitchMessage
@@ -134,6 +134,26 @@ def test_a_session_keeps_packet_ins_until_somebody_takes_them() -> None:
     taken = [session.next_packet_in(), session.next_packet_in(), session.next_packet_in()]
     assert [message.data[:6] for message in taken if isinstance(message, PacketIn)] == [ANNOUNCEMENT_MAC, MAC]
     assert taken[2] is None
+
+
+def test_while_the_switch_does_not_read_only_announcements_are_dealt_with() -> None:
+    session, switch = SwitchSession(0.0), Switch()
+    bring_up(session, switch)
+    session.send(barrier(1) * 400_000)
+    sent = session.output(0.0)
+    session.receive(packet_in(1, 1) + announcement(1, 2), 0.0)
+    assert session.has_packet_in
+    first = session.next_packet_in()
+    assert isinstance(first, PacketIn)
+    assert first.data[:6] == ANNOUNCEMENT_MAC
+    assert (session.has_packet_in, session.next_packet_in()) == (False, None)
+    assert session.waiting_bytes > Pace().unsent_bytes
+    while sent:
+        session.receive(switch.receive(sent), 0.0)
+        sent = session.output(0.0)
+    assert session.waiting_bytes == 0
+    assert session.has_packet_in
+    assert session.next_packet_in() is not None
 
 
 class SlowCore:

@@ -1,0 +1,101 @@
+"""How long a moved router's announcement takes, from its client to the controller's decision: idle, and under a flood.
+
+    r1 moves n1 -> n2 -> n1 ...; h3, on n2, sends to ever new addresses behind r1 (reactive mode: each is a packet-in),
+    so that n2's packet-ins wait in the controller, as many as it keeps; r1 itself fills its own vif with packets.
+
+Moves without and with the flood take turns; those to n2 are measured. The times are those in the logs of client
+("announcing", just before the first frame) and controller ("every interface has announced itself"); they share a clock.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import statistics
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from bench import network
+from bench.figure import Figure, figure
+from bench.moving import migrate
+from xenflow_app.migration import Event
+from xenflow_app.openflow.packet_ins import MAX_MESSAGES
+from xenflow_lab import stations
+from xenflow_lab.lab import Lab
+
+ROUNDS = int(os.environ.get("MOVES", "6"))
+FLOOD_PPS = 20_000
+ADDRESSES = 1 << 16
+"""New ones in each flood."""
+_RANGE = 4096
+
+
+def run() -> list[Figure]:
+    """Return announce_ms (the longest under the flood) and announce_ratio (median under the flood / idle)."""
+    with network.lab_of(network.topology("announcement")) as lab:
+        lab.wait_settled()
+        lab.wait_until(lambda: all(stations.answers(lab, "h3", ["10.0.2.10"]).values()), 60, "traffic")
+        idle, loaded = [], []
+        for turn in range(ROUNDS):
+            idle.append(_announced_ms(lab))
+            migrate(lab, "r1", "n1")
+            with _flood(lab, turn):
+                loaded.append(_announced_ms(lab))
+            migrate(lab, "r1", "n1")
+        dropped = [line for line in _log(lab, "controller", "controller") if "dropped at=" in line]
+    print(f"    idle {_shown(idle)} ms; under the flood {_shown(loaded)} ms")
+    for line in dropped:
+        print(f"    more than {MAX_MESSAGES} waited: {line.partition('dropped ')[2]}")
+    ratio = statistics.median(loaded) / statistics.median(idle)
+    return [
+        figure("announce_ms", loaded, max(loaded)),
+        figure("announce_ratio", [under / floor for under, floor in zip(loaded, idle, strict=True)], ratio),
+    ]
+
+
+def _announced_ms(lab: Lab) -> float:
+    """Move r1 to n2; return how long the announcement took."""
+    migrate(lab, "r1", "n2")
+    sent = _times(lab, "client", "r1", "announcing epoch")[-1]
+    heard = _times(lab, "controller", "controller", f"why={Event.ANNOUNCED} ")[-1]
+    return (heard - sent) / dt.timedelta(milliseconds=1)
+
+
+def _times(lab: Lab, role: str, who: str, what: str) -> list[dt.datetime]:
+    return [dt.datetime.fromisoformat(line[:23].replace(",", ".")) for line in _log(lab, role, who) if what in line]
+
+
+def _log(lab: Lab, role: str, who: str) -> list[str]:
+    return Path(lab.process(role, who).command.log).read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _flood(lab: Lab, turn: int) -> ExitStack:
+    """Let h3 and r1 send, until the block ends; a second passes first, so that packet-ins wait already."""
+    to = []
+    for first in range(0, ADDRESSES, _RANGE):
+        to += ["--to", f"{_address(turn, first)}-{_address(turn, first + _RANGE - 1)}:9"]
+    rate = ["--rate-pps", str(FLOOD_PPS)]
+    with ExitStack() as stack:
+        stack.enter_context(stations.begin(lab, "h3", "send", "--spread", *to, *rate, "--size", "64"))
+        frame = [
+            "--destination-mac",
+            stations.mac(lab, "h2"),
+            "--source-ip",
+            "10.0.2.1",
+            "--destination-ip",
+            "10.0.2.10",
+        ]
+        words = ["--interface", "eth1", *frame, "--count", "0", *rate]
+        stack.enter_context(stations.begin(lab, "r1", "inject", *words))
+        end = time.monotonic() + 1
+        lab.wait_until(lambda: time.monotonic() >= end, 10, "the flood")
+        return stack.pop_all()
+
+
+def _address(turn: int, index: int) -> str:
+    return f"20.{turn % 16 << 4 | index >> 16}.{index >> 8 & 255}.{index & 255}"
+
+
+def _shown(samples: list[float]) -> str:
+    return ", ".join(f"{sample:.0f}" for sample in samples)
