@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 RECHECK_S: Final = 1.0
 """How often a link that waits or is refused is looked at again without a reason."""
+MAX_FRAME_BYTES: Final = 1 << 17
 _VLAN_FRAME_BYTES: Final = 22
 """What a frame has beyond the payload: Ethernet header and two tags."""
 
@@ -141,7 +142,10 @@ class Controller:
                 self._due.add(port)
         if self._sweep and self._rows is not None and self._rows.exists:
             self._sweep = False
-            await self._collect_orphans(self._rows)
+            try:
+                await self._collect_orphans(self._rows)
+            except DataplaneError as error:
+                log.error("orphans cannot be looked for: %s", error)
         if token and not self.awaits_rows and not self._due:
             self.on_installed(token)
 
@@ -165,6 +169,8 @@ class Controller:
                 await self._shape(link, found)
                 return
             standing, why = Standing.REFUSED, "; ".join(problems)
+        elif device and self._has_left(port):
+            await self._release(port, device.index)
         link.fact = fact
         link.stand(standing, why)
 
@@ -251,10 +257,16 @@ class Controller:
         if self._frame_bytes:
             return self._frame_bytes
         is_userspace = self.datapath_type == USERSPACE_DATAPATH
-        return (device.mtu if is_userspace else max(device.mtu, device.gso_bytes)) + _VLAN_FRAME_BYTES
+        payload = device.mtu if is_userspace else max(device.mtu, device.gso_bytes)
+        return min(payload + _VLAN_FRAME_BYTES, MAX_FRAME_BYTES)
 
     def _foreign_ports(self) -> frozenset[str]:
         return self._rows.elsewhere if self._rows is not None else frozenset()
+
+    def _has_left(self, port: str) -> bool:
+        """Return whether a device is no port of the bridge any more, nor of another one."""
+        known = self._rows
+        return known is not None and known.exists and port not in known.ports and port not in known.elsewhere
 
     async def _collect_orphans(self, known: BridgeRows) -> None:
         """Remove our qdiscs from devices that the plan does not name, whoever left them there."""

@@ -165,14 +165,17 @@ class Kernel:
         pending = [(each, self._request(rtnl.encode(each), index)) for each in operations]
         for _, request in pending:
             await request.prepare()
-        self._route.send(b"".join(bytes(request.msg.data) for _, request in pending))
         refused = []
-        for operation, request in pending:
-            try:
-                async for _ in request.response():
-                    pass
-            except NetlinkError as error:
-                refused.append(Refusal(operation, str(error)))
+        try:
+            self._route.send(b"".join(bytes(request.msg.data) for _, request in pending))
+            for operation, request in pending:
+                try:
+                    async for _ in request.response():
+                        pass
+                except NetlinkError as error:
+                    refused.append(Refusal(operation, str(error)))
+        except OSError as error:
+            raise DataplaneError(f"device {index}: cannot be written: {error}") from error
         return refused
 
     async def _dump(self, request: Request, index: int, kind: int, take: Callable[[bytes, int, int], Any]) -> None:

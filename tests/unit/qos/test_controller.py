@@ -405,3 +405,21 @@ def test_other_settings_are_taken_over_at_work() -> None:
         await world.until(lambda: device.tree.classes[9].rate == 20 * M // 8, "as plain Open vSwitch")
 
     play(world, scenario)
+
+
+def test_a_device_that_leaves_the_bridge_is_released() -> None:
+    world = world_of("p1", "p2")
+
+    async def scenario() -> None:
+        world.controller.want([plan("p1"), plan("p2")])
+        await world.shaped("p1", "p2")
+        left = world.database.rows
+        others = {port: name for port, name in left.ports.items() if port != "p1"}
+        world.database.change(BridgeRows(True, "netdev", others, left.qos, left.queues))
+        await world.until(lambda: world.kernel.devices["p1"].tree.root == NO_ROOT, "released")
+        assert world.link("p1").standing is Standing.WAITING
+        now = world.database.rows
+        world.database.change(BridgeRows(True, "netdev", now.ports | {"p1": ""}, now.qos, now.queues))
+        await world.shaped("p1")
+
+    play(world, scenario)
