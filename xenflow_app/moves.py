@@ -176,7 +176,8 @@ class Moves:
         move = next((item for item in self.under_way.values() if item.number == message.number), None)
         if move is None:
             return
-        move.percent = message.percent
+        if move.state is not State.PREPARING:  # the definition is no part of what the hypervisor does
+            move.percent = message.percent
         if message.error:
             move.error = message.error
             move.truths.add(Event.CANCELLED if move.state is State.CANCELLING else Event.FAILED)

@@ -28,9 +28,13 @@ def undefined(net: World, node: str) -> list[str]:
 
 
 def answer(net: World, node: str, number: int, error: str = "") -> None:
+    say(net, node, Progress(number, True, error))
+
+
+def say(net: World, node: str, progress: Progress) -> None:
     peer = net.servers[node].peer
     assert peer is not None
-    net.controller.peer_message(peer, Progress(number, True, error), net.now)
+    net.controller.peer_message(peer, progress, net.now)
     net.settle()
 
 
@@ -102,6 +106,16 @@ def test_an_order_is_repeated_to_a_server_that_starts_anew(when: str) -> None:
     net.run(3)
     assert [message.number for message in told(net, node, kind)] == [order, order]  # type: ignore[attr-defined]
     assert state(net) == when
+
+
+def test_percent_is_the_hypervisors() -> None:
+    net = world()
+    order = begin(net)
+    say(net, "b", Progress(order, True, "", 100))
+    (move,) = net.controller.moves.under_way.values()
+    assert (move.state, move.percent) == (State.MOVING, 0)
+    say(net, "a", Progress(order, False, "", 40))
+    assert move.percent == 40
 
 
 def test_a_move_is_not_ordered_again_when_the_vm_has_left() -> None:
