@@ -425,7 +425,7 @@ class Fabric:
                     del self._moves[where]
             else:
                 continue
-            touched |= changed
+            touched |= changed - {move.before.node}  # all old ways end there: no turn depends on its own
             self._dirty_macs.add(where)
         return touched
 
