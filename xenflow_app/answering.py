@@ -7,8 +7,8 @@ question enters, and the question goes no further. So there is exactly one answe
 it runs or not, and nothing has to be handed over when it moves. What two routers say to have (VRRP, or by mistake) they
 settle themselves: nobody answers for them.
 
-    edge -> REQUEST -+-> ANSWER -+-> RETURN (ARP: the request is turned into its own reply)
-                     |           +-> ADVERTISE -> RETURN (IPv6: the option can be written once the type has changed)
+    edge -> REQUEST -+-> ANSWER -+---------------+-> QUEUE -> EGRESS -> RETURN (the request has become its own reply)
+                     |           +-> ADVERTISE --+ (IPv6: the option can be written once the type has changed)
                      +-----------+-> CLASS (not a question; not one about a known address)
 """
 
@@ -19,12 +19,13 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from xenflow.bandwidth import CONTROL_CLASS
 from xenflow.model import address_text, mac_text
 from xenflow_app.flowtable import FABRIC, FlowTable, Owner
 from xenflow_app.openflow import actions, fields
 from xenflow_app.openflow.fields import whole
 from xenflow_app.openflow.nxm import ETH_ARP, ETH_IPV6, ICMP6, MatchFields
-from xenflow_app.pipeline import FROM_EDGE, Flows, Kind, Sheet, Table, goto
+from xenflow_app.pipeline import ANSWERED, FROM_EDGE, Flows, Kind, Sheet, Table, goto
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ ROUTER_SOLICITED_OVERRIDE = 0xE0000000
 """Flags of an advertisement: from a router, because it was asked, and what was known before is void."""
 _ON = actions.load(FROM_EDGE, 1) + goto(Table.CLASS)
 """Where frames go on that the switch does not answer."""
+_SEND = actions.load(ANSWERED, 1) + actions.set_vlan_pcp(CONTROL_CLASS)
+"""An answer is control traffic, and goes back."""
 _SOLICITATION: MatchFields = {"dl_type": ETH_IPV6, "nw_proto": ICMP6, "icmp6_type": 135}
 _ADVERTISEMENT: MatchFields = {"dl_type": ETH_IPV6, "nw_proto": ICMP6, "icmp6_type": 136}
 
@@ -136,7 +139,8 @@ def static() -> Flows:
     sheet.add(Table.ANSWER, 300, _ON, _SOLICITATION, nd_sll=bytes(6), dl_dst=group)
     sheet.add(Table.ANSWER, 0, _ON)
     option = actions.move(whole(fields.ETH_SRC), whole(fields.ND_TLL))
-    sheet.add(Table.ADVERTISE, 100, option + goto(Table.RETURN), _ADVERTISEMENT)
+    sheet.add(Table.ADVERTISE, 100, option + goto(Table.QUEUE), _ADVERTISEMENT)
+    sheet.add(Table.EGRESS, 200, goto(Table.RETURN), reg7=(2, 2))
     sheet.add(Table.RETURN, 0, actions.strip_vlan() + actions.output(actions.IN_PORT))
     return sheet.flows
 
@@ -148,12 +152,12 @@ def answer(claim: Claim) -> Flows:
     """
     sheet = Sheet(Kind.ANSWER, answers_of(claim.router))
     if len(claim.address) == 16:
-        acts = _advertisement(claim.mac) + goto(Table.ADVERTISE)
+        acts = _advertisement(claim.mac) + _SEND + goto(Table.ADVERTISE)
         sheet.add(Table.ANSWER, 100, acts, _SOLICITATION, reg0=claim.vid, nd_target=claim.address, nw_ttl=255)
         return sheet.flows
     asked: MatchFields = {"reg0": claim.vid, "dl_type": ETH_ARP, "arp_op": 1, "arp_tpa": claim.address}
     sheet.add(Table.ANSWER, 200, _ON, asked, dl_src=claim.mac)
-    sheet.add(Table.ANSWER, 100, _reply(claim) + goto(Table.RETURN), asked)
+    sheet.add(Table.ANSWER, 100, _reply(claim) + _SEND + goto(Table.QUEUE), asked)
     return sheet.flows
 
 

@@ -10,8 +10,8 @@ one change replans one key. Nothing here keeps state.
                                +-> (advertise) -> return
 
 Registers: 0 VLAN id of the network that the packet is in, 1 number of the router's interface it came to, 2 router id,
-3 next hop id, 4 number of the interface it leaves by, 5 "too big" (one bit), 6 ECMP group id, 7 "from an edge" (one
-bit).
+3 next hop id, 4 number of the interface it leaves by, 5 "too big" (one bit), 6 ECMP group id, 7 "from an edge", and
+"answered" (one bit each).
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ NO_PORT = 0
 NETWORK, INTERFACE, ROUTER, HOP, LEAVES_BY, _SIZE, GROUP, _EDGE = (whole(register) for register in fields.REGISTERS)
 TOO_BIG = Subfield(_SIZE.header, 0, 1)
 FROM_EDGE = Subfield(_EDGE.header, 0, 1)
+ANSWERED = Subfield(_EDGE.header, 1, 1)
 
 
 class Table(IntEnum):
@@ -74,9 +75,9 @@ class Table(IntEnum):
     NEIGHBOR = 40
     REWRITE = 45
     ADVERTISE = 46
-    RETURN = 47
     QUEUE = 48
     EGRESS = 50
+    RETURN = 52
     GATE = 59
     FLOOD = 60
 

@@ -19,6 +19,8 @@ from xenflow_app.openflow.messages import Command
 
 pytestmark = [pytest.mark.root, pytest.mark.ovs]
 
+CONTROL = 7 << 13
+"""An answer's priority code point, where it has a tag."""
 ASK = """
 import select, socket, struct, sys
 ports = {name: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) for name in sys.argv[2:]}
@@ -69,7 +71,7 @@ def ask(switch: PrivateSwitch, port: int, frame: bytes) -> dict[int, list[bytes]
 
 def arp(macs: tuple[bytes, bytes], tag: int, operation: int, sender: tuple[bytes, bytes], target: bytes) -> bytes:
     """Return an ARP packet in a frame from the first MAC to the second; `target` is MAC and address."""
-    dot1q = struct.pack(">HH", 0x8100, tag) if tag else b""
+    dot1q = struct.pack(">HH", 0x8100, tag | CONTROL if operation == 2 else tag) if tag else b""
     head = struct.pack(">HHBBH", 1, 0x0800, 6, 4, operation)
     return macs[1] + macs[0] + dot1q + b"\x08\x06" + head + b"".join(sender) + target
 

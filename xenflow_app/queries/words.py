@@ -306,6 +306,8 @@ def _queue(names: Names, rule: Rule) -> str:
 
 def _egress(names: Names, rule: Rule) -> str:
     vid = rule.number(fields.REG0)
+    if vid is None and rule.priority:
+        return "an answer of this switch: back to who asked"
     if vid is None:
         return "a MAC address that is not known, or a group's: flood"
     who = names.who(vid, rule.packed(fields.ETH_DST))
