@@ -3,11 +3,12 @@
 Place in the flow: facts -> FIB -> *flows as bytes* -> FlowTable. Each function returns the flows of one key, so that
 one change replans one key. Nothing here keeps state.
 
-    admission -> (learn) -> request -> link -> local -> fib -> on-link / ecmp -> neighbor -> rewrite -> back to link
-                               |         |       |                                  |
-                             answer      |       +---------- machine (slow path) <--+
-                               |         +-> egress -> gate -> flood
-                               +-> (advertise) -> return
+    admission -> (learn) -> request -> class -> link -> local -> fib -> on-link / ecmp -> neighbor -> rewrite -> to class
+                               |                 |       |                                  |
+                             answer              |       +---------- machine (slow path) <--+
+                               |                 |
+                               +-> (advertise) --+-> queue -> egress -> gate -> flood
+                                                                 +-> return (answers)
 
 Registers: 0 VLAN id of the network that the packet is in, 1 number of the router's interface it came to, 2 router id,
 3 next hop id, 4 number of the interface it leaves by, 5 "too big" (one bit), 6 ECMP group id, 7 "from an edge", and
