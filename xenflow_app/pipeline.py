@@ -3,7 +3,7 @@
 Place in the flow: facts -> FIB -> *flows as bytes* -> FlowTable. Each function returns the flows of one key, so that
 one change replans one key. Nothing here keeps state.
 
-    admission -> (learn) -> request -> class -> link -> local -> fib -> on-link / ecmp -> neighbor -> rewrite -> to class
+    admission -> (learn) -> request -> class -> link -> local -> fib -> on-link / ecmp -> neighbor -> rewrite -> class
                                |                 |       |                                  |
                              answer              |       +---------- machine (slow path) <--+
                                |                 |
