@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import signal
 import stat
 import subprocess
@@ -262,3 +263,37 @@ def test_the_example_is_good() -> None:
     example = Path(__file__).parents[2] / "deploy" / "qos.toml.example"
     command = [sys.executable, "-m", "qos_controller.main", "--check", "--config", str(example)]
     assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_after_any_kills_all_is_as_planned(node: QosNode, seed: int) -> None:
+    """Guarantees stand at every moment: only what is killed is ever away, and the classes are in the kernel."""
+    choice = random.Random(seed)
+    node.start_daemon()
+    classes = shaped(node, plan(), plan("p2"))
+    for _ in range(8):
+        match choice.choice(["daemon", "switch", "database", "all"]):
+            case "daemon":
+                node.stop_daemon(signal.SIGKILL)
+                assert node.classes().keys() == classes.keys()
+                node.start_daemon()
+            case "switch":
+                node.stop_ovs("ovs-vswitchd", signal.SIGKILL)
+                node.start_switch()
+            case "database":
+                node.stop_ovs("ovsdb-server", signal.SIGKILL)
+                node.start_database()
+            case "all":
+                node.stop_daemon(signal.SIGKILL)
+                node.stop_ovs("ovs-vswitchd", signal.SIGKILL)
+                node.stop_ovs("ovsdb-server", signal.SIGKILL)
+                node.start_daemon()
+                assert node.classes().keys() == classes.keys()
+                node.start_database()
+                node.start_switch()
+        assert node.classes().keys() == classes.keys()
+    assert shaped(node, plan(), plan("p2")) == classes
+    assert len(queue_rows(node)) == 6
+    assert len(node.vsctl("--bare", "--columns=_uuid", "list", "qos").split()) == 2
+    filters = node.run("tc", "filter", "show", "dev", "p1", "parent", "1:")
+    assert filters.count("bytecode") == 1
