@@ -10,6 +10,7 @@ A few cells that have every step and everything that breaks; `XENFLOW_SLOW=1` ru
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from xenflow.answers import Verified
 from xenflow_lab import operator
 from xenflow_lab.command import LabError, wait_until
 from xenflow_lab.lab import Lab
+from xenflow_server.command import Record, start_ticks
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
 
@@ -227,3 +229,30 @@ def test_what_breaks_at_a_step_is_outlived(
     if what == "abort" and state != "moving":  # which may be over before the hypervisor's command hears of it
         assert (end == move.source) == (state in BEFORE_THE_VM_HAS_MOVED)
     assert_clean(lab)
+
+
+def test_a_command_that_is_cancelled_while_its_server_is_dead(lab: Lab) -> None:
+    """The hypervisor takes the router back, and the server's next run tells so."""
+    with traffic(lab) as report:
+        move = begin(lab)
+        breaking.await_state(lab, move, "moving")
+        server = lab.process("server", move.source)
+        kept = lab.paths.machine(move.source) / "xenflow" / "state" / "moves" / f"{ROUTER}.json"
+        command = msgspec.json.decode(kept.read_bytes(), type=Record)
+        os.kill(command.pid, signal.SIGSTOP)
+        server.kill()
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            os.kill(command.pid, number)
+        lab.wait_until(lambda: start_ticks(command.pid) != command.ticks, 20, "the end of the command")
+        server.start()
+        lab.wait_until(lambda: breaking.migrations(lab, number=str(move.number))[0].ended, 30, "the end of the move")
+        converge(lab)
+        assert_clean(lab)
+    (ended,) = breaking.migrations(lab, number=str(move.number))
+    print(f"\ncancelled: {ended.state} {ended.error}, on {place(lab)} of {move}; {figures(report)}")
+    assert (ended.state, "cancelled" in ended.error, place(lab)) in [
+        ("failed", True, move.source),
+        ("done", False, move.target),  # it was too late
+    ]
+    assert (report["lost"], report["duplicated"]) == (0, 0), figures(report)
+    assert not kept.exists()
