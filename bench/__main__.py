@@ -17,6 +17,7 @@ OUT = Path(__file__).parent / "out"
 SUITES = {
     "lookup": ("lookup_us",),
     "qos_decide": ("qos_decide_ms",),
+    "qos_kernel": ("qos_read_ms", "qos_steady_cpu"),
     "first_packet": ("first_packet_ratio",),
     "forwarding": ("forwarding_ratio",),
     "flow_mods": ("flow_mods_ratio",),

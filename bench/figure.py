@@ -43,6 +43,8 @@ REACHES = {
     "lookup_us": Reach("us", 5),
     "reconnect_ms": Reach("ms", 800),
     "qos_decide_ms": Reach("ms", 50),
+    "qos_read_ms": Reach("ms", 250),
+    "qos_steady_cpu": Reach("%", 5),
     "announce_ms": Reach("ms", 50),
     "announce_ratio": Reach("ratio", 5),
     "mig_lost": Reach("", 0),

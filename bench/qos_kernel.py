@@ -1,19 +1,9 @@
-"""How long qos-controller takes to read classes from the kernel, and how much of a core it needs when all is steady.
-
-    python -m bench.qos_kernel
-
-- `qos_read_ms`: 1,000 HTB classes on 10 links, read with counters (one dump each), in processor and wall time.
-- `qos_write_ms`: the same classes, all guarantees and ceilings changed.
-- `qos_steady_cpu_percent`: the daemon itself, t_med 0.2 s, 50 queues on 5 links, nothing to write.
-"""
+"""How long qos-controller takes to read classes from the kernel, and what it takes of a core when all is steady."""
 
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import json
 import os
-import statistics
 import subprocess
 import tempfile
 import time
@@ -22,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.figure import Figure, figure
 from qos_controller.htb import Kernel
 from qos_controller.plan import LINK_MINOR
 from qos_controller.tree import OUR_ROOT, HtbClass, Tree, as_inner, changes
@@ -30,7 +21,8 @@ from xenflow.bandwidth import PortQueues, Queue, Selector
 
 LINKS, CLASSES = 10, 100
 ROUNDS = 20
-STEADY_S = 10.0
+STEADY_S = 5.0
+STEADY_SAMPLES = 4
 M = 10**6
 
 
@@ -56,8 +48,8 @@ def link_tree(rate: int) -> Tree:
     return Tree(OUR_ROOT, {LINK_MINOR: link, **leaves})
 
 
-async def read_and_write(name: str) -> dict[str, float]:
-    """Return milliseconds for all links: medians of ROUNDS."""
+async def read_and_write(name: str) -> list[float]:
+    """Return the milliseconds of ROUNDS readings of all links; print what writing them takes."""
     kernel = Kernel(name)
     await kernel.open()
     try:
@@ -68,25 +60,23 @@ async def read_and_write(name: str) -> dict[str, float]:
             found = await kernel.read(index)
             assert found is not None
             assert not await kernel.apply(index, changes(now, found))
-        wall, cpu, write = [], [], []
+        samples, used = [], time.process_time()
         for _ in range(ROUNDS):
-            began, used = time.perf_counter(), time.process_time()
-            count = sum([len((await kernel.measure(index)).classes) for index in indexes])
-            wall.append(time.perf_counter() - began)
-            cpu.append(time.process_time() - used)
-            assert count == LINKS * (CLASSES + 1)
-        for round_ in range(5):
-            wanted = link_tree(100_001 + round_)
             began = time.perf_counter()
-            for index in indexes:
-                assert not await kernel.apply(index, changes(wanted, now))
-            write.append(time.perf_counter() - began)
-            now = wanted
-        assert dataclasses.replace(now) == await kernel.read(indexes[0])
+            count = sum([len((await kernel.measure(index)).classes) for index in indexes])
+            samples.append((time.perf_counter() - began) * 1e3)
+            assert count == LINKS * (CLASSES + 1)
+        processor_ms = (time.process_time() - used) * 1e3 / ROUNDS
+        wanted = link_tree(100_001)
+        began = time.perf_counter()
+        for index in indexes:
+            assert not await kernel.apply(index, changes(wanted, now))
+        write_ms = (time.perf_counter() - began) * 1e3
+        assert await kernel.read(indexes[0]) == wanted
     finally:
         await kernel.close()
-    medians = {"qos_read_ms": wall, "qos_read_cpu_ms": cpu, "qos_write_ms": write}
-    return {key: statistics.median(values) * 1000 for key, values in medians.items()}
+    print(f"    read: {processor_ms:.1f} ms of processor time; write all {LINKS * CLASSES} anew: {write_ms:.0f} ms")
+    return samples
 
 
 def plan() -> list[PortQueues]:
@@ -104,21 +94,22 @@ def plan() -> list[PortQueues]:
     ]
 
 
-def steady_cpu() -> dict[str, float]:
-    """Return what the daemon needs while nothing changes."""
+def steady_cpu() -> list[float]:
+    """Return percents of a core that the daemon takes while nothing changes."""
     with tempfile.TemporaryDirectory(prefix="xq", ignore_cleanup_errors=True) as directory:
         node = QosNode(Path(directory), tuple(f"p{port}" for port in range(1, 6)))
-        node.start()
         try:
+            node.start()
             node.start_daemon(t_med_s=0.2)
             asyncio.run(_carry_out(node))
             assert node.daemon is not None
+            samples = []
             time.sleep(2)
-            before, lines = _processor_s(node.daemon.pid), len(node.log.read_text().splitlines())
-            time.sleep(STEADY_S)
-            used = _processor_s(node.daemon.pid) - before
-            said = len(node.log.read_text().splitlines()) - lines
-            return {"qos_steady_cpu_percent": used / STEADY_S * 100, "qos_steady_log_lines": said}
+            for _ in range(STEADY_SAMPLES):
+                before, began = _processor_s(node.daemon.pid), time.monotonic()
+                time.sleep(STEADY_S)
+                samples.append((_processor_s(node.daemon.pid) - before) / (time.monotonic() - began) * 100)
+            return samples
         finally:
             node.stop()
 
@@ -134,11 +125,8 @@ def _processor_s(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
+def run() -> list[Figure]:
+    """Return qos_read_ms and qos_steady_cpu."""
     with namespace() as name:
-        figures = asyncio.run(read_and_write(name))
-    print(json.dumps(figures | steady_cpu(), indent=1))
-
-
-if __name__ == "__main__":
-    main()
+        read_ms = asyncio.run(read_and_write(name))
+    return [figure("qos_read_ms", read_ms), figure("qos_steady_cpu", steady_cpu())]
