@@ -199,7 +199,8 @@ class Controller:
 
     async def _shape(self, link: Link, found: Tree) -> None:
         """Make the kernel's tree what is decided; `found` is what is there."""
-        wanted = link.decide(self._clock(), self.sharing.policy_of(link.plan.port))
+        link.decide(self._clock(), self.sharing.policy_of(link.plan.port))
+        wanted = link.tree()
         await self._write(link, tree.changes(wanted, found), wanted)
 
     async def _write(self, link: Link, operations: list[Operation], wanted: Tree) -> None:
@@ -249,8 +250,9 @@ class Controller:
             await self._sync_link(port)
             return
         link.observe(now_s, reading.counters)
-        wanted = link.decide(now_s, self.sharing.policy_of(port))
-        await self._write(link, tree.changes(wanted, link.applied), wanted)
+        if link.decide(now_s, self.sharing.policy_of(port)):
+            wanted = link.tree()
+            await self._write(link, tree.changes(wanted, link.applied), wanted)
 
     def _largest_frame(self, device: Device) -> int:
         """Return the bytes of the largest frame that HTB sees: with offload, of a segment that is cut later."""

@@ -91,12 +91,19 @@ class Link:
         """Return what each queue uses."""
         return self.history.loads()
 
-    def decide(self, now_s: float, policy: Policy) -> Tree:
-        """Return what the link's tree is to be now."""
+    def decide(self, now_s: float, policy: Policy) -> bool:
+        """Decide what is to be in force now; return whether that is something else than before."""
+        before = self.decision
         self.decision = decide(self.plan, self.loads(), self.settings, policy)
         self.decided_s = now_s
         self._say_promise(self.decision)
-        is_static = policy.kind is PolicyKind.STATIC
+        is_new = before is None or before.policy != policy
+        return is_new or bool(self.decision.changed or self.decision.removed)
+
+    def tree(self) -> Tree:
+        """Return what the port's tree is to be by the last decision."""
+        assert self.decision is not None  # nobody asks before the first one
+        is_static = self.decision.policy.kind is PolicyKind.STATIC
         return wanted_tree(self.plan, self.decision.settings, self._programs, is_static=is_static)
 
     def differs(self, classes: Mapping[int, HtbClass]) -> bool:
