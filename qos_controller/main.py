@@ -25,6 +25,7 @@ from qos_controller.store import Store
 from xenflow import __version__
 from xenflow.channel import Listener, serve
 from xenflow.errors import ConfigError
+from xenflow.notify import Notifier
 from xenflow.settings import load
 from xenflow.wire import Role
 
@@ -73,6 +74,7 @@ async def run(settings: Settings, config: Path) -> None:
         Path(settings.socket.path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError([f"{error.filename}: cannot be made: {error.strerror}"]) from error
+    notifier = Notifier.from_environment()
     kernel = Kernel()
     await kernel.open()
     database = Database(settings.ovs.database, settings.ovs.bridge)
@@ -86,8 +88,10 @@ async def run(settings: Settings, config: Path) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: reload(controller, config))
     log.info("qos from=start to=serving socket=%s policy=%s t_med_s=%g", *_brief(settings))
+    notifier.ready(f"shapes with policy {settings.policy}")
     try:
         await _until(stop, controller, listener)
+        notifier.stopping()
     finally:
         database.close()
         await kernel.close()

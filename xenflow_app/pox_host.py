@@ -31,6 +31,7 @@ from pox.core import core as pox_core
 
 from xenflow.address import Address, Scheme
 from xenflow.errors import ConfigError
+from xenflow.notify import Notifier
 from xenflow.settings import load
 from xenflow_app.diversion import MARK
 from xenflow_app.effects import Core
@@ -93,6 +94,7 @@ class PoxHost:
         self._verified = settings.openflow.scheme is Scheme.SSL
         port = settings.pox.port if self._verified else settings.openflow.port
         self._pox_address = Address(Scheme.TCP, LOOPBACK, port)
+        self._notifier = Notifier.from_environment()
         self._terminator: Terminator | None = None
         self._ready = threading.Event()
         self._problem: ConfigError | None = None
@@ -123,6 +125,7 @@ class PoxHost:
         _log.info(
             "ready listen=%s openflow=%s pox=%s", self._settings.listen, self._settings.openflow, self._pox_address
         )
+        self._call(self._notifier.ready, f"in POX, listens at {self._settings.listen} and {self._settings.openflow}")
 
     # our thread
 
@@ -142,6 +145,7 @@ class PoxHost:
         finally:
             self._ready.set()
         await self._stop.wait()
+        self._notifier.stopping()
         if self._terminator is not None:
             await self._terminator.close()
         if self._host is not None:

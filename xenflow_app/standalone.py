@@ -17,6 +17,7 @@ from typing import Final
 
 from xenflow.address import Scheme
 from xenflow.errors import ConfigError
+from xenflow.notify import Notifier
 from xenflow.settings import load
 from xenflow_app.acceptor import READ_BYTES, SwitchAcceptor, SwitchStream
 from xenflow_app.effects import Core
@@ -54,6 +55,7 @@ def run(make_core: Callable[[AppSettings], Core], arguments: Sequence[str] | Non
 
 
 async def _serve(core: Core, settings: AppSettings) -> int:
+    notifier = Notifier.from_environment()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -67,7 +69,9 @@ async def _serve(core: Core, settings: AppSettings) -> int:
         await acceptor.open()
         host.watch_door(str(settings.openflow), acceptor.refusals.counts)
         _log.info("ready listen=%s openflow=%s socket=%s", settings.listen, acceptor.address, settings.socket)
+        notifier.ready(f"listens at {settings.listen} and {acceptor.address}")
         await stop.wait()
+        notifier.stopping()
     finally:
         await acceptor.close()
         await host.close()

@@ -21,6 +21,7 @@ from typing import Any
 
 from xenflow import __version__
 from xenflow.errors import ConfigError
+from xenflow.notify import Notifier
 from xenflow.replica import Outbox
 from xenflow.settings import load
 from xenflow.wire import Role
@@ -113,6 +114,7 @@ async def show(as_json: bool, follow: bool) -> None:
 async def serve(config: Path) -> None:
     """Observe and report until a signal ends it."""
     settings = _load(config)
+    notifier = Notifier.from_environment()
     stopped = _stop_signals()
     report = Report(Outbox(settings.router))
     report.set_cap(settings.max_routes)
@@ -122,8 +124,9 @@ async def serve(config: Path) -> None:
     known = asyncio.Event()
 
     def changed() -> None:
-        if observer.ready:
+        if observer.ready and not known.is_set():
             known.set()
+            notifier.ready(f"reports router {settings.router} to {settings.server}")
         report.changed()
 
     defect = _defect()
@@ -137,6 +140,7 @@ async def serve(config: Path) -> None:
     stopping = asyncio.create_task(stopped.wait())
     try:
         await _first_of(*tasks, stopping, defect)
+        notifier.stopping()
         await uplink.close("the client stops")
     finally:
         for task in (*tasks, stopping):

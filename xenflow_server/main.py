@@ -19,6 +19,7 @@ from xenflow import __version__
 from xenflow.channel import Channel, Listener, connect, serve
 from xenflow.errors import ConfigError
 from xenflow.identity import Identity
+from xenflow.notify import Notifier
 from xenflow.settings import load
 from xenflow.tls import Credentials
 from xenflow.wire import VERSION, Hello, Role
@@ -106,6 +107,7 @@ def check_database(database: str) -> None:
 
 async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError if the socket cannot be had."""
+    notifier = Notifier.from_environment()
     hello = Hello(VERSION, Role.NODE, settings.node, epoch=time.time_ns() // 1_000_000)
 
     async def connect_app() -> Channel:
@@ -126,7 +128,9 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: reload(server, book))
     log.info("node %s from=start to=serving listen=%s app=%s", settings.node, settings.listen, settings.app)
+    notifier.ready(f"node {settings.node} listens at {settings.listen}")
     await _until(stop, server, listener)
+    notifier.stopping()
     log.info("node %s from=serving to=stopped", settings.node)
 
 
