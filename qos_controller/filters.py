@@ -40,7 +40,9 @@ _TCP, _UDP, _SCTP, _FRAGMENT = 6, 17, 132, 44
 
 
 class Classifier(Protocol):
-    """Turns a port's queues into programs."""
+    """Turns a port's queues into programs. `sends_batches`: frames come by sendmmsg, of all classes in one call."""
+
+    sends_batches: bool
 
     def programs(self, queues: Iterable[Queue]) -> tuple[Program, ...]:
         """Return what is to classify. Raises ValueError if it is more than the kernel takes."""
@@ -48,6 +50,8 @@ class Classifier(Protocol):
 
 class NoClassifier:
     """For a kernel without cls_bpf below the kernel datapath."""
+
+    sends_batches = False
 
     def programs(self, queues: Iterable[Queue]) -> tuple[Program, ...]:
         """Return nothing."""
@@ -57,6 +61,8 @@ class NoClassifier:
 class KernelClassifier:
     """The kernel datapath: `set_queue` has done it, but for what the switch itself sends."""
 
+    sends_batches = False
+
     def programs(self, queues: Iterable[Queue]) -> tuple[Program, ...]:
         """Return a program that knows the switch's own BFD."""
         return UserspaceClassifier().programs(())
@@ -64,6 +70,8 @@ class KernelClassifier:
 
 class UserspaceClassifier:
     """The userspace datapath: one program, several if it is too long; each knows whole VLANs."""
+
+    sends_batches = True
 
     def programs(self, queues: Iterable[Queue]) -> tuple[Program, ...]:
         """Return the programs in the order of their preference."""

@@ -22,7 +22,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from qos_controller import rtnl
 from qos_controller.filters import PREFERENCES
-from qos_controller.rtnl import Counters, FoundClass, Request
+from qos_controller.rtnl import Counters, FoundClass, FoundQdisc, Request
 from qos_controller.tree import OUR_ROOT, HtbClass, Operation, Ownership, Program, Root, Tree, as_inner, ownership
 from xenflow.errors import DataplaneError
 
@@ -122,7 +122,7 @@ class Kernel:
     async def read(self, index: int) -> Tree | None:
         """Return all that is ours, or could be, on a device; None if it is gone."""
         root: Root | None = None
-        limits: dict[int, int] = {}
+        queues: dict[int, FoundQdisc] = {}
         programs: list[Program] = []
 
         def take_qdisc(data: bytes, offset: int, length: int) -> None:
@@ -133,7 +133,7 @@ class Kernel:
             if each.parent == rtnl.ROOT:
                 root = each.root
             else:
-                limits[each.parent & 0xFFFF] = each.limit_bytes
+                queues[each.parent & 0xFFFF] = each
 
         def take_filter(data: bytes, offset: int, length: int) -> None:
             each = rtnl.parse_filter(data, offset, length)
@@ -149,7 +149,9 @@ class Kernel:
             parent = OUR_ROOT.handle
             await self._dump(Request(rtnl.GET_FILTER, dump, 0, parent), index, rtnl.NEW_FILTER, take_filter)
         classes = {
-            minor: replace(item, limit_bytes=limits[minor]) if limits.get(minor) else as_inner(item)
+            minor: replace(item, limit_bytes=queue.limit_bytes, head_drop=queue.head_drop)
+            if (queue := queues.get(minor)) and queue.limit_bytes
+            else as_inner(item)
             for minor, item in reading.classes.items()
         }
         return Tree(root, classes, tuple(sorted(programs, key=lambda program: program.preference)))

@@ -46,6 +46,7 @@ class Link:
         self.plan = plan.LinkPlan("", 0)
         self.fact: PortQueues | None = None
         self._programs: tuple[Program, ...] = ()
+        self._head_drop = False
         self._is_broken = False
 
     def measure_by(self, k_med: int, t_med_s: float) -> None:
@@ -71,7 +72,7 @@ class Link:
             self._programs = classifier.programs(fact.queues)
         except ValueError as error:
             return [f"{fact.port}: {error}"]
-        self.fact, self.plan = fact, wanted
+        self.fact, self.plan, self._head_drop = fact, wanted, classifier.sends_batches
         return []
 
     def observe(self, now_s: float, counters: Mapping[int, Counters]) -> None:
@@ -104,7 +105,8 @@ class Link:
         """Return what the port's tree is to be by the last decision."""
         assert self.decision is not None  # nobody asks before the first one
         is_static = self.decision.policy.kind is PolicyKind.STATIC
-        return wanted_tree(self.plan, self.decision.settings, self._programs, is_static=is_static)
+        head_drop = self._head_drop
+        return wanted_tree(self.plan, self.decision.settings, self._programs, is_static=is_static, head_drop=head_drop)
 
     def differs(self, classes: Mapping[int, HtbClass]) -> bool:
         """Return whether classes that were read (without bounds of queues) are others than were written."""

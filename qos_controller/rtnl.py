@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from qos_controller.tree import (
+    FRAME_BYTES,
     OUR_ROOT,
     AddRoot,
     DeleteClass,
@@ -41,6 +42,7 @@ _HEADER_BYTES: Final = 36  # struct nlmsghdr and struct tcmsg
 _MAX_U32: Final = 0xFFFFFFFF
 _ETHERNET: Final = 1  # TC_LINKLAYER_ETHERNET: no rate tables
 
+_HEAD_DROP: Final = "pfifo_head_drop"
 _KIND, _OPTIONS, _STATS2 = 1, 2, 7
 _HTB_PARMS, _HTB_INIT, _HTB_RATE64, _HTB_CEIL64 = 1, 2, 6, 7
 _BPF_OPS_LEN, _BPF_OPS = 4, 5
@@ -90,6 +92,7 @@ class FoundQdisc:
     parent: int
     root: Root
     limit_bytes: int
+    head_drop: bool = False
 
 
 def encode(operation: Operation) -> Request:
@@ -105,9 +108,10 @@ def encode(operation: Operation) -> Request:
         case PutClass(item, is_new):
             flags = REQUEST | ACK | (CREATE | EXCLUSIVE if is_new else REPLACE)
             return Request(NEW_CLASS, flags, major | item.minor, major | item.parent, 0, _kind("htb", _class(item)))
-        case PutLeaf(minor, limit_bytes):
+        case PutLeaf(minor, limit_bytes, head_drop):
             flags = REQUEST | ACK | CREATE | REPLACE
-            return Request(NEW_QDISC, flags, 0, major | minor, 0, _kind("bfifo", struct.pack("=I", limit_bytes)))
+            kind, limit = (_HEAD_DROP, limit_bytes // FRAME_BYTES) if head_drop else ("bfifo", limit_bytes)
+            return Request(NEW_QDISC, flags, 0, major | minor, 0, _kind(kind, struct.pack("=I", limit)))
         case DeleteClass(minor):
             return Request(DELETE_CLASS, REQUEST | ACK, major | minor, 0)
         case PutProgram(program):
@@ -152,9 +156,11 @@ def parse_qdisc(data: bytes, offset: int, length: int) -> FoundQdisc:
         begin, end = found[_OPTIONS]
         if kind == "htb":
             _, r2q, default, _, _ = _GLOBAL.unpack_from(data, dict(_attributes(data, begin, end))[_HTB_INIT][0])
-        elif kind == "bfifo":
+        elif kind in ("bfifo", _HEAD_DROP):
             (limit,) = struct.unpack_from("=I", data, begin)
-    return FoundQdisc(index, parent, Root(kind, handle, r2q, default), limit)
+    head_drop = kind == _HEAD_DROP
+    limit_bytes = limit * FRAME_BYTES if head_drop else limit
+    return FoundQdisc(index, parent, Root(kind, handle, r2q, default), limit_bytes, head_drop)
 
 
 def parse_filter(data: bytes, offset: int, length: int) -> Program | None:

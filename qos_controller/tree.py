@@ -29,6 +29,8 @@ NODE_MINOR: Final = 0xFFFD
 """Class of what the switch itself sends for the trunk: BFD."""
 INNER_QUANTUM: Final = 1522
 """Quantum of every inner class: HTB neither uses nor changes it, but a class without one makes it complain."""
+FRAME_BYTES: Final = 512
+"""What a frame counts in the bound of a queue that is bounded by frames."""
 TICK_NS: Final = 64
 """The kernel's unit of packet scheduling time (PSCHED_SHIFT)."""
 
@@ -50,10 +52,12 @@ class HtbClass:
     prio: int = 0
     limit_bytes: int = 0
     """Bound of the leaf's queue (bfifo); 0 for an inner class."""
+    head_drop: bool = False
+    """Whether the queue drops its oldest frame (pfifo_head_drop); its bound is one frame for each `FRAME_BYTES`."""
 
     def is_like(self, other: HtbClass) -> bool:
         """Return whether a class that was read is this one; a dump of classes does not show the queue's bound."""
-        return self == (_with_limit(other, self.limit_bytes) if self.limit_bytes else as_inner(other))
+        return self == (_with_limit(other, self.limit_bytes, self.head_drop) if self.limit_bytes else as_inner(other))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,7 @@ class PutLeaf:
 
     minor: int
     limit_bytes: int
+    head_drop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +192,10 @@ def apply(operations: Iterable[Operation], tree: Tree) -> Tree:
             case DeleteRoot():
                 root, classes, programs = None, {}, {}
             case PutClass(item, is_new):
-                limit = 0 if is_new else classes[item.minor].limit_bytes
-                classes[item.minor] = _with_limit(item, limit)
-            case PutLeaf(minor, limit_bytes):
-                classes[minor] = _with_limit(classes[minor], limit_bytes)
+                limit = (0, False) if is_new else _limit(classes[item.minor])
+                classes[item.minor] = _with_limit(item, *limit)
+            case PutLeaf(minor, limit_bytes, head_drop):
+                classes[minor] = _with_limit(classes[minor], limit_bytes, head_drop)
             case DeleteClass(minor):
                 del classes[minor]
             case PutProgram(program):
@@ -202,11 +207,11 @@ def apply(operations: Iterable[Operation], tree: Tree) -> Tree:
 
 def _put(wanted: HtbClass, found: HtbClass | None) -> list[Operation]:
     operations: list[Operation] = []
-    limit = found.limit_bytes if found else 0
-    if found is None or _with_limit(wanted, limit) != found:
+    limit = _limit(found) if found else (0, False)
+    if found is None or _with_limit(wanted, *limit) != found:
         operations.append(PutClass(wanted, found is None))
-    if wanted.limit_bytes and wanted.limit_bytes != limit:
-        operations.append(PutLeaf(wanted.minor, wanted.limit_bytes))
+    if wanted.limit_bytes and _limit(wanted) != limit:
+        operations.append(PutLeaf(wanted.minor, *_limit(wanted)))
     return operations
 
 
@@ -246,8 +251,13 @@ def _depth(minor: int, classes: dict[int, HtbClass]) -> int:
     return depth
 
 
-def _with_limit(item: HtbClass, limit_bytes: int) -> HtbClass:
+def _limit(item: HtbClass) -> tuple[int, bool]:
+    return item.limit_bytes, item.head_drop
+
+
+def _with_limit(item: HtbClass, limit_bytes: int, head_drop: bool) -> HtbClass:
     return HtbClass(
         *(item.minor, item.parent, item.rate, item.ceil, item.buffer, item.cbuffer, item.quantum, item.prio),
         limit_bytes,
+        head_drop,
     )

@@ -6,17 +6,29 @@ Place in the flow: `Decision.settings` -> *wanted `Tree`* -> `tree.changes` -> k
 - 1:fffd, the node's own class: BFD of the switch itself, on which the trunk's life depends. Served first.
 
 A leaf's queue is bounded by bytes: what it may hold is sent within `QUEUE_S` at the hired rate. So one class's standing
-queue delays nobody else, and itself by a known time.
+queue delays nobody else, and itself by a known time. On the userspace datapath it drops heads, and is bounded by
+frames: a sender that hears of a drop (ENOBUFS) gives up the rest of its batch, which is other classes' traffic.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from qos_controller.decision import Setting
 from qos_controller.plan import LINK_MINOR, LinkPlan
-from qos_controller.tree import DEFAULT_MINOR, NODE_MINOR, OUR_ROOT, TICK_NS, HtbClass, Program, Tree, as_inner
+from qos_controller.tree import (
+    DEFAULT_MINOR,
+    FRAME_BYTES,
+    NODE_MINOR,
+    OUR_ROOT,
+    TICK_NS,
+    HtbClass,
+    Program,
+    Tree,
+    as_inner,
+)
 
 QUEUE_S: Final = 0.1
 """How much a leaf may hold, in time at the hired rate."""
@@ -31,9 +43,17 @@ DEFAULT_PRIO: Final = 7
 
 
 def wanted_tree(
-    link: LinkPlan, settings: Mapping[int, Setting], programs: tuple[Program, ...], *, is_static: bool = False
+    link: LinkPlan,
+    settings: Mapping[int, Setting],
+    programs: tuple[Program, ...],
+    *,
+    is_static: bool = False,
+    head_drop: bool = False,
 ) -> Tree:
-    """Return the tree of a link under these settings (by minor number); `is_static`: borrowing ignores who hired."""
+    """Return the tree of a link under these settings (by minor number); `is_static`: borrowing ignores who hired.
+
+    `head_drop`: queues drop their oldest frame instead of the newest, so that no sender hears of it.
+    """
     bounds = {item.minor: queue_bytes(item.hired_bps) for item in link.classes}
     classes = {minor: _class(minor, setting, bounds.get(minor, 0)) for minor, setting in settings.items()}
     top = settings[LINK_MINOR]
@@ -44,6 +64,8 @@ def wanted_tree(
     )
     node_bps = min(NODE_BPS, link.capacity_bps)
     classes[NODE_MINOR] = _class(NODE_MINOR, _own(link, top, node_bps, 0), MIN_QUEUE_BYTES)
+    if head_drop:
+        classes = {minor: _dropping_heads(item) for minor, item in classes.items()}
     return Tree(OUR_ROOT, classes, programs)
 
 
@@ -71,6 +93,12 @@ def _class(minor: int, setting: Setting, limit_bytes: int) -> HtbClass:
         limit_bytes=limit_bytes,
     )
     return made if limit_bytes else as_inner(made)
+
+
+def _dropping_heads(item: HtbClass) -> HtbClass:
+    if not item.limit_bytes:
+        return item
+    return replace(item, limit_bytes=item.limit_bytes // FRAME_BYTES * FRAME_BYTES, head_drop=True)
 
 
 def _ticks(size_bytes: int, rate: int) -> int:

@@ -72,7 +72,8 @@ class FakeKernel:
         if found is None:
             return Reading({}, {})
         counters = {minor: found.counters.get(minor, Counters(0, 0, 0, 0)) for minor in found.tree.classes}
-        return Reading({minor: replace(item, limit_bytes=0) for minor, item in found.tree.classes.items()}, counters)
+        classes = {minor: replace(item, limit_bytes=0, head_drop=False) for minor, item in found.tree.classes.items()}
+        return Reading(classes, counters)
 
     async def read(self, index: int) -> Tree | None:
         found = self._by_index(index)
@@ -120,7 +121,7 @@ def problem(operation: Operation, found: Tree) -> str:
             if item.minor not in classes:
                 return "No such class"
             return "" if classes[item.minor].parent == item.parent else "a class cannot move"
-        case PutLeaf(minor, _):
+        case PutLeaf(minor, _, _):
             return _leaf(minor, found)
         case DeleteClass(minor):
             if minor not in classes:

@@ -144,6 +144,35 @@ def test_one_alone_gets_the_link(lab: Lab) -> None:
     assert rates["blue"] + rates["green"] < 1
 
 
+def test_voice_loses_nothing_beside_bulk_of_its_own_router(lab: Lab, record_property: Record) -> None:
+    """Small packets, and datagrams in three fragments of which only the first has ports: all in the voice class."""
+    before = shares.read(lab, NODE, PORT)
+    with ExitStack() as stack:
+        receivers = {
+            port: stack.enter_context(tools.start(lab, "red-2", "receive", "--port", port)) for port in ("6001", "6002")
+        }
+        stack.enter_context(greedy(lab, "blue", "red"))
+        senders = [
+            stack.enter_context(tools.begin(lab, "red-1", "send", "--to", f"{TARGETS['red']}:{port}", *words))
+            for port, words in (
+                ("6001", ("--size", "160", "--rate-bps", "0.8e6", "--dscp", "46")),
+                ("6002", ("--size", "4000", "--rate-bps", "0.8e6", "--dscp", "46")),
+            )
+        ]
+        ring.pause(lab, 5)
+        sent = [sender.stop()["sent"] for sender in senders]
+        reports = {port: receiver.end(5) for port, receiver in receivers.items()}
+    ids, after = shares.queue_ids(lab, NODE, PORT), shares.read(lab, NODE, PORT)
+    voice, bulk = ids["red", "voice"], ids["red", ""]
+    delays_ms = {port: report["flows"][0]["delay_ns"]["p99"] / 1e6 for port, report in reports.items()}
+    print(f"\nvoice: p99 of the delay {delays_ms} ms")
+    record_property("voice_delay_ms", delays_ms)
+    assert [report["received"] for report in reports.values()] == sent
+    assert after.queues[voice].dropped == before.queues[voice].dropped
+    assert after.queues[voice].packets - before.queues[voice].packets >= sent[0] + 3 * sent[1]
+    assert after.queues[bulk].dropped > before.queues[bulk].dropped
+
+
 # -- who is refused --------------------------------------------------------------------------------------------------
 
 

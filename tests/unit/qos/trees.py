@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from qos_controller.plan import LINK_MINOR
@@ -30,7 +32,7 @@ def trees(draw: st.DrawFn) -> Tree:
     for minor in draw(st.sets(st.sampled_from(MINORS))):
         parent = draw(st.sampled_from([LINK_MINOR, *sorted(groups)]))
         limit = draw(st.sampled_from([64000, 128000]))
-        classes[minor] = _class(minor, parent, draw(NUMBERS), limit)
+        classes[minor] = replace(_class(minor, parent, draw(NUMBERS), limit), head_drop=draw(st.booleans()))
     codes = draw(st.lists(st.binary(min_size=8, max_size=8), max_size=3))
     programs = tuple(Program(0x7860 + number, code) for number, code in enumerate(codes))
     return Tree(OUR_ROOT, classes, programs)
