@@ -112,6 +112,8 @@ class Queues:
         owners = all_hires(self._nodes, self._homes, self._networks)
         if not self._began:
             self._begin()
+        if not any(hire.rate for hire in owners) and not self.admission.admitted and not self.admission.refused:
+            return  # nobody has hired anything, nor had
         ways = Ways(self._nodes, self._fabric)
         found = {hire.key: ways.of(hire, self._starts(hire)) for hire in owners}
         ways_of = {key: known for key, (known, _) in found.items()}
