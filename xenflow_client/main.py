@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from xenflow import __version__
+from xenflow.bundle import unpack
 from xenflow.errors import ConfigError
 from xenflow.notify import Notifier
 from xenflow.replica import Outbox
@@ -51,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.print and not options.verbose:
         logging.getLogger().setLevel(logging.WARNING)
     try:
-        if options.print:
+        if options.bundle:
+            for path in unpack(options.bundle, options.config.parent, force=options.force):
+                print(path)
+        elif options.print:
             asyncio.run(show(options.json, options.follow))
         else:
             asyncio.run(serve(options.config))
@@ -67,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="xenflow-client", description="Report this router's routes and neighbors.")
     parser.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=f"[{DEFAULT_CONFIG}]")
+    parser.add_argument("--import", dest="bundle", type=Path, metavar="FILE", help="unpack a bundle beside --config")
+    parser.add_argument("--force", action="store_true", help="with --import: replace files that are there")
     parser.add_argument("--print", action="store_true", help="print what would be reported; needs no server")
     parser.add_argument("--json", action="store_true", help="with --print: one JSON object a line")
     parser.add_argument("--follow", action="store_true", help="with --print: go on with what changes")
@@ -75,6 +81,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.json or options.follow) and not options.print:
         parser.error("--json and --follow go with --print")
+    if options.force and not options.bundle:
+        parser.error("--force goes with --import")
     return options
 
 

@@ -22,6 +22,8 @@ BUILT_IN: Final[dict[str, str]] = {
     "drain": "xenflow.cli.drain:drain",
     "evacuate": "xenflow.cli.migrate:evacuate",
     "flows": "xenflow.cli.flows:flows",
+    "import": "xenflow.cli.init:import_",
+    "init": "xenflow.cli.init:init",
     "migrate": "xenflow.cli.migrate:migrate",
     "migrations": "xenflow.cli.migrate:migrations",
     "pki": "xenflow.cli.pki:pki",

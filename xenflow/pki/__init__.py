@@ -2,10 +2,10 @@
 
 certificates   builds certificates and CRLs: pure, the time is an argument
 index          the list of what was issued, as text
-files          atomic writes, private modes, the lock
 authority      the directory: create, open, issue, renew, revoke
 check          what is wrong with a certificate
-bundle         one file to carry a process's certificate and key to its machine
+bundle         one file to carry a process's certificate, key and settings to its machine
+templates      the settings in it, with comments
 """
 
 from xenflow.pki.authority import Authority, Issued

@@ -22,10 +22,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from xenflow.errors import ConfigError
+from xenflow.files import PRIVATE, locked, make_directory, read, write_atomically
 from xenflow.identity import Identity
 from xenflow.pki import certificates as build
 from xenflow.pki.certificates import Key, Lifetimes, Revocation, Signer
-from xenflow.pki.files import PRIVATE, locked, make_directory, read, write_atomically
 from xenflow.pki.index import Entry, Status, format_index, parse_index, serial_text
 
 MAX_DAYS: Final = 36500

@@ -1,4 +1,4 @@
-"""Files of the authority: a file has its old content or its new one, whenever the machine stops."""
+"""Keys, certificates, settings: a file has its old content or its new one, whenever the machine stops."""
 
 from __future__ import annotations
 
