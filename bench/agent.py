@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from bench.rtnetlink import Routes, prefixes
+from xenflow_lab import shares
 from xenflow_lab.lab import Lab
 from xenflow_lab.traffic import frames, mmsg, rtt
 from xenflow_lab.traffic.command import parse_mac
@@ -152,6 +153,20 @@ class _Commands:
             [(after[place] - before[place]) / (later - earlier) * 1e9 for (earlier, before), (later, after) in spans]
             for place in range(len(devices))
         ]
+
+    def classes(self, device: str, seconds: float, interval_s: float) -> tuple[list[float], dict[int, list[int]]]:
+        """Return when the device's HTB classes were read (CLOCK_MONOTONIC) and the bytes each had sent, by queue."""
+        began = time.monotonic()
+        times_s: list[float] = []
+        seen: list[dict[int, shares.Counters]] = []
+        for number in range(round(seconds / interval_s) + 1):
+            time.sleep(max(began + number * interval_s - time.monotonic(), 0))
+            words = ["tc", "-s", "class", "show", "dev", device]
+            text = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+            times_s.append(time.monotonic())
+            seen.append(shares.parse(text))
+        queues = set(seen[0]).intersection(*seen)
+        return times_s, {queue: [each[queue].sent_bytes for each in seen] for queue in queues}
 
 
 def main() -> None:

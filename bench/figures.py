@@ -1,7 +1,7 @@
-"""``python -m bench.figures [--rounds 10] [--only 3c|4a|4bc]``: the paper's figures 3(c), 4(a), 4(b) and 4(c).
+"""``python -m bench.figures [--rounds 10] [--only 3ab|3c|4a|4bc]``: the paper's figures 3 and 4.
 
 For each: bench/out/figureX.csv (every round), figureX_summary.csv (mean, 95 % interval, the paper's value), and the
-plot as PNG and SVG. `--seconds` and `--freeze` are for figure 3(c): how long a run lasts and the machine stands still.
+plot as PNG and SVG. `--seconds` says how long a run of figure 3 lasts, `--freeze` how long 3(c)'s machine stands still.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench import delay, interruption, isolation, plots
+from bench import delay, interruption, isolation, plots, sharing
 from bench.figure import mean_and_interval
 from xenflow.errors import XenflowError
 
@@ -89,6 +89,31 @@ def _interruption_rows(found: Sequence[interruption.Round]) -> Iterable[tuple[ob
             shown = f"{mean:.3f} ± {half or 0:.3f}"
             print(f"{f'{variant}, {name}':62}{shown:>18}{paper:>12}")
     return rows
+
+
+def figure_3ab(options: argparse.Namespace) -> None:
+    """Measure, write, draw and print figures 3(a) and 3(b)."""
+    found = sharing.measure(options.rounds, options.seconds)
+    _write(
+        "figure3ab",
+        ("policy", "round", "network", "second", "mbps"),
+        (
+            (policy, number, network, f"{(place + 0.5) * sharing.INTERVAL_S:g}", f"{rate:.4f}")
+            for policy in sharing.POLICIES
+            for number, one in enumerate((each for each in found if each.policy == policy), start=1)
+            for network, rates in enumerate(one.rates_mbps, start=1)
+            for place, rate in enumerate(rates)
+        ),
+    )
+    rows: list[tuple[object, ...]] = []
+    print(f"\n{'figures 3(a), 3(b)':50}{'mean, 95 %':>18}{'paper':>12}")
+    for (policy, name), samples in sharing.summary(found).items():
+        mean, half = mean_and_interval(samples)
+        paper = sharing.PAPER_FITNESS.get(policy, "") if name.startswith("fitness, mean") else ""
+        rows.append((policy, name, len(samples), f"{mean:.4f}", f"{half or 0:.4f}", paper))
+        print(f"{f'{policy}, {name}':50}{f'{mean:.3f} ± {half or 0:.3f}':>18}{paper:>12}")
+    _write("figure3ab_summary", ("policy", "figure", "n", "mean", "ci95", "paper"), rows)
+    plots.draw_sharing(found, OUT)
 
 
 def figure_4a(options: argparse.Namespace) -> None:
@@ -171,7 +196,7 @@ def _write(stem: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
         writer.writerows(rows)
 
 
-FIGURES = {"3c": figure_3c, "4a": figure_4a, "4bc": figure_4bc}
+FIGURES = {"3ab": figure_3ab, "3c": figure_3c, "4a": figure_4a, "4bc": figure_4bc}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bench import delay, interruption, isolation
+from bench import delay, interruption, isolation, sharing
 from bench.figure import mean_and_interval
 
 _DELAY_LOOKS = {
@@ -140,6 +140,56 @@ def draw_interruption(found: Sequence[interruption.Round], timeline: interruptio
     )
     figure.tight_layout()
     _save(figure, out / "figure3c")
+
+
+def draw_sharing(found: Sequence[sharing.Round], out: Path) -> None:
+    """Draw figure 3(a), a panel for each policy, and 3(b), the fitness of each."""
+    figure, grid = plt.subplots(1, len(sharing.POLICIES) + 1, figsize=(17, 4.6), squeeze=False)
+    for axes, policy in zip(grid[0], sharing.POLICIES, strict=False):
+        _shares(axes, [one for one in found if one.policy == policy])
+        axes.set_title(f"(a) {sharing.LABELS[policy]}", fontsize=11)
+    grid[0][0].set_ylabel("received (Mb/s of frames)")
+    _fitness(grid[0][-1], found)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncol=4, frameon=False, fontsize=9)
+    count = len(found) // len(sharing.POLICIES)
+    figure.suptitle(f"Figures 3(a) and 3(b): idle bandwidth goes by what was hired (mean of {count} rounds, 95 %)")
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    _save(figure, out / "figure3ab")
+
+
+def _shares(axes: Axes, rounds: Sequence[sharing.Round]) -> None:
+    looks = zip(sharing.MINIMUMS_MBPS, sharing.EXPECTED_MBPS, ("#1f5fa8", "#d9730d"), strict=True)
+    for place, (minimum, expected, color) in enumerate(looks):
+        means, halves = intervals([one.rates_mbps[place] for one in rounds])
+        seconds = [sharing.INTERVAL_S * (number + 0.5) for number in range(len(means))]
+        style = {"color": color, "marker": "o", "markersize": 3, "linewidth": 1.2, "capsize": 2, "elinewidth": 0.8}
+        label = f"network {place + 1}, minimum {minimum:g}"
+        axes.errorbar(seconds, means, yerr=halves, label=label, **style)  # type: ignore[arg-type]
+        hired_s = rounds[0].hired_at * sharing.INTERVAL_S
+        ideal = {"color": color, "linestyle": ":", "label": f"in proportion: {expected:.1f}"}
+        axes.plot([hired_s, seconds[-1]], [expected, expected], **ideal)
+        axes.axvline(hired_s, color="grey", linewidth=0.8)
+    axes.set_xlabel("time (s)")
+    axes.set_ylim(0, 100)
+    axes.grid(alpha=0.3, linewidth=0.5)
+
+
+def _fitness(axes: Axes, found: Sequence[sharing.Round]) -> None:
+    samples = sharing.summary(found)
+    for place, policy in enumerate(sharing.POLICIES):
+        mean, half = mean_and_interval(samples[policy, "fitness, mean of both"])
+        axes.bar(place, mean, yerr=half or 0, width=0.6, capsize=4, color="#8fb3d9")
+        axes.text(place, 0.72, f"{mean:.3f}", ha="center", fontsize=10)
+        if policy in sharing.PAPER_FITNESS:
+            value = sharing.PAPER_FITNESS[policy]
+            axes.plot([place], [value], marker="*", markersize=14, color="black", linestyle="none")
+    axes.plot([], [], marker="*", markersize=12, color="black", linestyle="none", label="the paper's value")
+    axes.set_xticks(range(len(sharing.POLICIES)), ["Open vSwitch", "paper", "work-conserving"], fontsize=9)
+    axes.set_ylim(0.7, 1.01)
+    axes.set_title("(b) fitness, mean of both networks", fontsize=11)
+    axes.grid(alpha=0.3, linewidth=0.5, axis="y")
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
 
 
 def _save(figure: Figure, stem: Path) -> None:

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import msgspec
 
 from xenflow.answers import Shares
+from xenflow.qosanswers import LinkQueues
 from xenflow_lab import operator
 from xenflow_lab.lab import Lab
+
+__all__ = ["Counters", "LinkQueues", "Reading", "parse", "queue_ids", "read", "shares"]
 
 _CLASS = re.compile(
     r"^class htb 1:([0-9a-f]+) .*?\n Sent (\d+) bytes (\d+) pkt \(dropped (\d+),.*?\n backlog \S+ (\d+)p", re.MULTILINE
@@ -43,8 +46,12 @@ class Reading:
 def read(lab: Lab, node: str, port: str) -> Reading:
     """Read a port's classes. Raises CalledProcessError if the port is not there."""
     text = lab.run(node, ["tc", "-s", "class", "show", "dev", port], check=True).stdout
-    found = {int(minor, 16) - 1: Counters(*map(int, numbers)) for minor, *numbers in _CLASS.findall(text)}
-    return Reading(time.monotonic(), found)
+    return Reading(time.monotonic(), parse(text))
+
+
+def parse(text: str) -> dict[int, Counters]:
+    """Return the counters of each queue in what `tc -s class show` prints."""
+    return {int(minor, 16) - 1: Counters(*map(int, numbers)) for minor, *numbers in _CLASS.findall(text)}
 
 
 def shares(lab: Lab) -> Shares:
