@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from xenflow_app import pipeline, takeover
+from xenflow_app import edges, pipeline, takeover
 from xenflow_app.disguise import Lesson
 from xenflow_app.flowtable import FlowTable
 from xenflow_app.topology import Edge, End, Forest, Graph, forest, next_forest, next_paths, toward
@@ -484,7 +484,7 @@ class Fabric:
             elif move is not None and move.before.node == node:
                 planned = pipeline.egress(vid, mac, move.before.member.leave())
             if location is not None and location.member.wire is None and self._has_access(vid, node):
-                planned |= pipeline.refuse_source(vid, mac)
+                planned |= edges.refuse_source(vid, mac)
             flows.want_group((0, "mac", vid, mac), planned)
 
     def _has_access(self, vid: int, node: str) -> bool:

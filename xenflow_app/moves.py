@@ -18,7 +18,7 @@ from functools import partial
 
 from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow.wire import Announce, Announced, CancelMove, Define, Message, Move, Progress
-from xenflow_app import pipeline
+from xenflow_app import edges, pipeline
 from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
 from xenflow_app.handing import Handing
@@ -389,7 +389,7 @@ class Moves:
             port = target.vif(move.name, item.number)
             flows: pipeline.Flows = {}
             if expected and port is not None:
-                flows = pipeline.admit_announcement(port, item.mac, router.number)
+                flows = edges.admit_announcement(port, item.mac, router.number)
             target.flows.want_group((router.number, "announcement", item.number), flows)
 
     def _drain(self, move: Migration) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from xenflow.model import Bridge, Interface, Key, Machine, MachineKind, Network, Port, PortKind
 from xenflow.replica import Inbox
 from xenflow.wire import NODE_SCOPE
-from xenflow_app import pipeline
+from xenflow_app import edges, pipeline
 from xenflow_app.datapath import Datapath
 from xenflow_app.fabric import Fabric, Location, Member
 from xenflow_app.flowtable import FABRIC, FlowTable, Owner
@@ -112,10 +112,10 @@ class Node:
         if port is None:
             pass
         elif port.kind is PortKind.TRUNK:
-            flows = pipeline.admit_trunk(port.number, all_vids)
+            flows = edges.admit_trunk(port.number, all_vids)
         elif port.kind is PortKind.ACCESS:
             wires = {item.vlan: vids[item.network] for item in port.attachments if item.network in vids}
-            flows = pipeline.admit_access(port.number, wires)
+            flows = edges.admit_access(port.number, wires)
             behind.members = [(vid, Member(port.number, wire)) for wire, vid in wires.items()]
         else:
             flows = self._plan_vif(port, vids, behind)
@@ -132,9 +132,9 @@ class Node:
         behind.members = [(vid, Member(port.number, None))]
         if router is not None:  # homes.py says where its addresses are
             claims = router.claims(interface)
-            return pipeline.admit_vif(port.number, vid, interface.mac, claims, router.number, router=True)
+            return edges.admit_vif(port.number, vid, interface.mac, claims, router.number, router=True)
         behind.macs = [(vid, interface.mac)]
-        return pipeline.admit_vif(port.number, vid, interface.mac, interface.own, FABRIC, router=False)
+        return edges.admit_vif(port.number, vid, interface.mac, interface.own, FABRIC, router=False)
 
     def vif(self, machine: str, interface: int) -> int | None:
         """Return the number of the port to which a machine's interface is plugged here."""
@@ -181,7 +181,7 @@ class Node:
             return False
         location = Location(self.name, member)
         self.learned[number, vid, mac] = location
-        self.flows.want_group((FABRIC, "learned", number, vid, mac), pipeline.learned(number, vid, mac, idle_timeout_s))
+        self.flows.want_group((FABRIC, "learned", number, vid, mac), edges.learned(number, vid, mac, idle_timeout_s))
         fabric.locate(vid, mac, location)
         return True
 
