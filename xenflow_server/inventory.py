@@ -7,7 +7,7 @@ defined, or that Open vSwitch has given no number yet, is not reported: what the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from xenflow.model import Bridge, Fact, Handed, Machine, MachineKind, Network, Port, PortKind
 from xenflow_server.definitions import Definitions
@@ -29,8 +29,16 @@ class Inventory:
         return machine if machine is not None and machine.kind is MachineKind.ROUTER else None
 
 
-def take(definitions: Definitions, view: BridgeView, running: frozenset[bytes]) -> Inventory:
-    """Return what the node has; `running` are the MAC addresses of machines that run here."""
+def take(
+    definitions: Definitions,
+    view: BridgeView,
+    running: frozenset[bytes],
+    admits: Callable[[PortView], bool] = lambda _: True,
+) -> Inventory:
+    """Return what the node has; `running` are the MAC addresses of machines that run here.
+
+    `admits` says whether a vif is rightfully that of the machine whose MAC address it has.
+    """
     vifs = definitions.vifs
     names = {vifs[mac][0] for mac in running if mac in vifs}
     machines = {name: machine for name, machine in definitions.machines.items() if name in names}
@@ -45,7 +53,7 @@ def take(definitions: Definitions, view: BridgeView, running: frozenset[bytes]) 
     taken: dict[bytes, str] = {}
     for port in sorted(view.ports, key=_preference):
         fact = _port(definitions, vifs, port)
-        if fact is None:
+        if fact is None or (fact.kind is PortKind.VIF and not admits(port)):
             continue
         if fact.kind is PortKind.VIF and taken.setdefault(port.attached_mac, port.name) != port.name:
             problems.append(f"port {port.name}: has the MAC address of port {taken[port.attached_mac]}: left out")

@@ -24,10 +24,13 @@ from xenflow.settings import load
 from xenflow.tls import Credentials
 from xenflow.wire import VERSION, Hello, Role
 from xenflow_server.book import Book
+from xenflow_server.hypervisor import Watcher
+from xenflow_server.moving import plan_for
 from xenflow_server.node import NodeScope
 from xenflow_server.ovsdb import Monitor
 from xenflow_server.server import Server
 from xenflow_server.settings import DEFAULT_PATH, Settings
+from xenflow_server.xl import XlWatcher
 
 log = logging.getLogger("xenflow_server")
 
@@ -59,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def show(config: Path, settings: Settings, book: Book) -> None:
     """Print what `check` found. Raises ConfigError for what a start can do without, but should not have to."""
     check_database(settings.ovs.database)
+    watcher_of(settings.hypervisor.uri)
     if book.problems:
         raise ConfigError(book.problems)
     defined = book.definitions
@@ -86,6 +90,25 @@ def check(config: Path) -> tuple[Settings, Book, Credentials]:
     if problems:
         raise ConfigError(problems)
     return settings, book, credentials
+
+
+def watcher_of(uri: str) -> Watcher | None:
+    """Return what asks the hypervisor, None if only the database is asked.
+
+    Raises ConfigError if libvirt's module is needed and missing.
+    """
+    if not uri:
+        return None
+    if uri == "xl:":
+        return XlWatcher()
+    try:
+        from xenflow_server.libvirt_adapter import LibvirtWatcher
+    except ImportError as error:
+        way_out = "install python3-libvirt, or libvirt-python with pip (xenflow[libvirt])"
+        raise ConfigError(
+            [f"hypervisor.uri {uri}: Python's libvirt module is not there ({error}): {way_out}"]
+        ) from error
+    return LibvirtWatcher(uri)
 
 
 def check_database(database: str) -> None:
@@ -116,10 +139,11 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     async def connect_qos() -> Channel:
         return await connect(settings.qos, None, Hello(VERSION, Role.NODE, settings.node), lambda _: None)
 
-    scope = NodeScope(book.definitions, settings.limits.max_routes)
+    scope = NodeScope(book.definitions, settings.limits.max_routes, asks=bool(settings.hypervisor.uri))
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
-    move, most = settings.hypervisor.move, settings.limits.max_routers
-    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos, most)
+    watcher, most = watcher_of(settings.hypervisor.uri), settings.limits.max_routers
+    move = plan_for(settings.hypervisor, scope.machine_of)
+    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos, most, watcher)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
     server.refused.doors[str(settings.listen)] = listener.refusals
     stop = asyncio.Event()

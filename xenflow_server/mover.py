@@ -1,6 +1,6 @@
-"""Adapter: has the hypervisor move a router's machine, by a command that the owner chose (`[hypervisor] move`).
+"""Adapter: has the hypervisor move a router's machine, by a command: the owner's, or our own (`moving`).
 
-    Move -> ARGV... ROUTER TARGET -> "42%" on standard output -> Progress(percent)
+    Move -> ARGV -> "42%" on standard output -> Progress(percent)
     CancelMove -> SIGTERM            exit code, last line of standard error -> Progress(done)
 
 Rules: one move of a router at a time. The command is a process of its own: it goes on when the app goes away, and when
@@ -14,18 +14,18 @@ import asyncio
 import logging
 import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from xenflow.errors import ConfigError
 from xenflow.wire import Move, Progress
 from xenflow_server.command import Command
+from xenflow_server.moving import MovePlan
 
 log = logging.getLogger(__name__)
 _PERCENT = re.compile(r"(\d{1,3})\s*%")
 SEEN_S = 1.0
 """How long after the end of a command its machine may still seem to be here: Open vSwitch says so a little later."""
-NO_COMMAND = "this node's hypervisor cannot move machines: set [hypervisor] move"
 STILL_HERE = "the hypervisor's command has ended while this server did not run, and the router is still here"
 
 
@@ -33,9 +33,9 @@ class Mover:
     """Runs moves. `say` tells the app how each goes; `runs_here` says whether a router's machine is on this node."""
 
     def __init__(
-        self, command: Sequence[str], directory: Path, say: Callable[[Progress], None], runs_here: Callable[[str], bool]
+        self, plan: MovePlan, directory: Path, say: Callable[[Progress], None], runs_here: Callable[[str], bool]
     ) -> None:
-        self._argv = tuple(command)
+        self._plan = plan
         self._directory = directory
         self._say = say
         self._runs_here = runs_here
@@ -51,17 +51,16 @@ class Mover:
 
     def start(self, order: Move) -> None:
         """Begin a move; one that runs already under this number goes on. Raises ConfigError with the reason why not."""
-        if not self._argv:
-            raise ConfigError([NO_COMMAND])
         running = self._moves.get(order.name)
         if running is not None:
             if running.record.number == order.number:
                 return
             raise ConfigError([f"router {order.name} is being moved already, to {running.record.target}"])
+        argv = self._plan(order)
         try:
-            command = Command.start(self._directory, [*self._argv, order.name, order.target], order)
+            command = Command.start(self._directory, argv, order)
         except OSError as error:
-            reason = f"{self._argv[0]}: cannot be run: {error.strerror} ({error.filename}); correct [hypervisor] move"
+            reason = f"{argv[0]}: cannot be run: {error.strerror} ({error.filename}); correct [hypervisor] move"
             raise ConfigError([reason]) from error
         log.info("move %s to=%s from=asked to=running pid=%d", order.name, order.target, command.record.pid)
         self._begin(command)

@@ -3,6 +3,7 @@
     definitions --+
     bridge view --+-> inventory -> scope "" -> app
     hypervisor ---+            +-> machines that run here -> clients
+                                +-> uuid of a router's machine -> moves
 
 Rules: nothing is sent before the bridge is known (law 2: an empty snapshot would mean "delete everything").
 """
@@ -11,10 +12,12 @@ from __future__ import annotations
 
 import logging
 
+from xenflow.errors import ConfigError
 from xenflow.replica import Outbox
 from xenflow.wire import NODE_SCOPE, Message
 from xenflow_server.definitions import Definitions
-from xenflow_server.hypervisor import AttachedMacs
+from xenflow_server.domains import Saying
+from xenflow_server.hypervisor import Asked, AttachedMacs
 from xenflow_server.inventory import Inventory, take
 from xenflow_server.view import BridgeView
 
@@ -26,12 +29,14 @@ class NodeScope:
 
     scope = NODE_SCOPE
 
-    def __init__(self, definitions: Definitions, default_max_routes: int) -> None:
+    def __init__(self, definitions: Definitions, default_max_routes: int, *, asks: bool = False) -> None:
+        """`asks`: the hypervisor is asked itself (`learn`), and nothing is said before it has answered or failed to."""
         self.definitions = definitions
         self.inventory: Inventory | None = None
         self._default_max_routes = default_max_routes
         self._outbox = Outbox(NODE_SCOPE)
-        self._hypervisor = AttachedMacs()
+        self._asked = Asked() if asks else None
+        self._hypervisor = self._asked or AttachedMacs()
         self._view: BridgeView | None = None
         self._said: frozenset[str] = frozenset()
 
@@ -49,6 +54,23 @@ class NodeScope:
         self._view = view
         self._hypervisor.observe(view)
         return self._plan()
+
+    def learn(self, saying: Saying) -> Inventory | None:
+        """Take what the hypervisor says; return as `observe`."""
+        if self._asked is not None:
+            self._asked.take(saying)
+        return self._plan()
+
+    def machine_of(self, name: str) -> str:
+        """Return the uuid of a router's machine here. Raises ConfigError if the hypervisor shows none, or several."""
+        machine = self.definitions.machines.get(name)
+        macs = frozenset(interface.mac for interface in machine.interfaces) if machine is not None else frozenset()
+        uuid = self._asked.machine_of(macs) if self._asked is not None else ""
+        if not uuid:
+            raise ConfigError(
+                [f"router {name}: the hypervisor shows no machine here that has exactly its MAC addresses"]
+            )
+        return uuid
 
     def redefine(self, definitions: Definitions) -> Inventory | None:
         """Take new definitions; return as `observe`."""
@@ -88,9 +110,13 @@ class NodeScope:
         view = self._view
         if view is None:
             return None
-        self.inventory = take(self.definitions, view, self._hypervisor.running())
+        if self._asked is not None and not self._asked.ready:
+            self._say(["hypervisor: has not answered yet; waiting"])
+            return None
+        self.inventory = take(self.definitions, view, self._hypervisor.running(), self._hypervisor.admits)
         self._outbox.replace(self.inventory.facts)
-        self._say(self.inventory.problems if view.exists else [f"bridge {view.name}: is gone"])
+        refused = self._asked.problems(frozenset(self.definitions.vifs)) if self._asked is not None else []
+        self._say([*self.inventory.problems, *refused] if view.exists else [f"bridge {view.name}: is gone"])
         return self.inventory
 
     def _say(self, problems: list[str] | tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ Rules: each order is answered, and a refused one changes nothing. An order that 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from xenflow.errors import ConfigError
 from xenflow.wire import CancelMove, Define, Drain, Move, Progress, Undefine
@@ -18,6 +18,7 @@ from xenflow_server.book import Book
 from xenflow_server.checking import NAME
 from xenflow_server.definitions import Definitions
 from xenflow_server.mover import Mover
+from xenflow_server.moving import MovePlan
 
 log = logging.getLogger(__name__)
 Order = Define | Undefine | Move | CancelMove | Drain
@@ -34,7 +35,7 @@ class Orders:
         self,
         node: str,
         book: Book,
-        command: Sequence[str],
+        plan: MovePlan,
         *,
         say: Callable[[Progress], None],
         redefine: Callable[[Definitions], None],
@@ -45,7 +46,7 @@ class Orders:
         self._node = node
         self._max_routers = max_routers
         self._book = book
-        self._mover = Mover(command, book.state / "moves", say, runs_here)
+        self._mover = Mover(plan, book.state / "moves", say, runs_here)
         self._say = say
         self._redefine = redefine
         self._runs_here = runs_here

@@ -1,5 +1,6 @@
 """The daemon, wired: one place that shows who tells whom.
 
+hypervisor -> Saying -+
 OVSDB -> view -> NodeScope -> Uplink -> app -> Ack, Problem -> Clients -> client
                      |          ^        |
                      v          |        +-> Confirm -> Confirmer -> Confirmed -> Uplink
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from xenflow.errors import ConfigError
 from xenflow.wire import (
@@ -39,7 +40,10 @@ from xenflow_server.book import Book
 from xenflow_server.clients import Clients
 from xenflow_server.confirm import Confirmer
 from xenflow_server.definitions import Definitions
+from xenflow_server.domains import Saying
+from xenflow_server.hypervisor import Watcher
 from xenflow_server.inventory import Inventory
+from xenflow_server.moving import MovePlan, by_command
 from xenflow_server.node import NodeScope
 from xenflow_server.orders import Orders
 from xenflow_server.refused import EVERY_S, RefusedCounts
@@ -51,6 +55,7 @@ from xenflow_server.view import BridgeView, Database
 log = logging.getLogger(__name__)
 DRAIN_S = 2.0
 STOPS = "the server stops"
+NO_MOVES = by_command(())
 
 
 class Server:
@@ -64,11 +69,15 @@ class Server:
         connect: Callable[[], Awaitable[Stream]],
         ovs: OvsTable,
         book: Book,
-        move: Sequence[str] = (),
+        move: MovePlan = NO_MOVES,
         connect_qos: Callable[[], Awaitable[Stream]] | None = None,
         max_routers: int = 0,
+        watcher: Watcher | None = None,
     ) -> None:
-        """`connect` leads to the app, `connect_qos` to the node's qos-controller, if it has one."""
+        """`connect` leads to the app, `connect_qos` to the node's qos-controller, if it has one.
+
+        `watcher` asks the hypervisor, if it is one that can be asked.
+        """
         self.uplink = Uplink(self._connect, self._from_app)
         self.clients = Clients(node, self.uplink)
         self.refused = RefusedCounts(self.clients.refused)
@@ -76,6 +85,7 @@ class Server:
         self._scope = scope
         self._knows = False
         self._database = database
+        self._watcher = watcher
         self._confirmer = Confirmer(ovs.rundir, ovs.bridge, lambda token: self.uplink.say(Confirmed(token)))
         self._shaping = None if connect_qos is None else Shaping(node, connect_qos, self.uplink.say)
         self._orders = Orders(
@@ -94,6 +104,8 @@ class Server:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._database.run(self._observe), name="ovsdb")
+                if self._watcher is not None:
+                    tasks.create_task(self._watcher.run(self._learn), name="hypervisor")
                 tasks.create_task(self.uplink.run(), name="uplink")
                 tasks.create_task(self._confirmer.run(), name="confirm")
                 if self._shaping is not None:
@@ -134,6 +146,9 @@ class Server:
 
     def _observe(self, view: BridgeView) -> None:
         self._apply(self._scope.observe(view))
+
+    def _learn(self, saying: Saying) -> None:
+        self._apply(self._scope.learn(saying))
 
     def _apply(self, inventory: Inventory | None) -> None:
         if inventory is None:

@@ -32,14 +32,31 @@ class OvsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class HypervisorTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[hypervisor]``: `move` is the command that live-migrates a machine; router and target node are appended."""
+    """``[hypervisor]``: who is asked what runs here, and how a machine is moved.
+
+    `uri` is libvirt's (``xen:///system``, ``qemu:///system``) or ``xl:``; empty: only Open vSwitch's database is asked.
+    `peers` says where the hypervisor of each other node is: libvirt's URI, or ssh:// or tcp:// for ``xl:``; `streams`
+    where its libvirt takes the memory, if not at an address that it finds itself. `move` is a command that moves a
+    machine instead; router and target node are appended.
+    """
 
     move: list[str] = []
+    uri: str = ""
+    peers: dict[Name, str] = {}
+    streams: dict[Name, str] = {}
 
     def problems(self) -> Iterable[tuple[str, str]]:
         """Yield what types do not say."""
         if self.move and not self.move[0]:
             yield "move", "must be a command and its arguments, as a list"
+        if self.uri and self.uri != "xl:" and ":///" not in self.uri:
+            yield "uri", "must be libvirt's on this machine, like xen:///system or qemu:///system, or xl:"
+        if self.peers and not self.uri:
+            yield "peers", "must go with `uri`: the hypervisor that is told to move machines there"
+        for key, places in (("peers", self.peers), ("streams", self.streams)):
+            for node, place in places.items():
+                if "://" not in place:
+                    yield f"{key}.{node}", "must be a URI"
 
 
 class LimitsTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

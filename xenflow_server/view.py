@@ -62,6 +62,11 @@ class PortView:
             return b""
 
     @property
+    def machine(self) -> str:
+        """The uuid of the machine behind a vif (libvirt and vif-xenflow; Xen's vif-openvswitch); empty if not known."""
+        return (self.external_ids.get("vm-id") or self.external_ids.get("xen-vm-uuid") or "").lower()
+
+    @property
     def drained(self) -> bool:
         """Whether the port carries the mark of a drained trunk."""
         return self.external_ids.get(DRAINED_MARK) == "true"

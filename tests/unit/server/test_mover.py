@@ -15,6 +15,7 @@ from xenflow.errors import ConfigError
 from xenflow.wire import Move, Progress
 from xenflow_server.command import Record, start_ticks
 from xenflow_server.mover import STILL_HERE, Mover
+from xenflow_server.moving import by_command
 
 PATIENCE_S = 20.0
 
@@ -49,7 +50,7 @@ def play(story: Callable[[Told], Awaitable[None]]) -> None:
 
 
 def mover_of(state: Path, command: list[str], told: Told, *, here: bool = True) -> Mover:
-    return Mover(command, state / "moves", told, lambda _name: here)
+    return Mover(by_command(command), state / "moves", told, lambda _name: here)
 
 
 def script(text: str) -> list[str]:

@@ -29,6 +29,7 @@ from xenflow.wire import (
     Update,
 )
 from xenflow_server.book import Book
+from xenflow_server.moving import by_command
 from xenflow_server.server import Server
 from xenflow_server.settings import OvsTable
 from xenflow_server.view import MOVED_MARK
@@ -58,7 +59,7 @@ class MovingWorld(World):
         scope = self.server._scope
         scope.redefine(book.start())
         ovs = OvsTable(rundir=Path("/nowhere"))
-        self.server = Server("n1", scope, self.database, self.connect_app, ovs, book, move)
+        self.server = Server("n1", scope, self.database, self.connect_app, ovs, book, by_command(move))
 
     @property
     def stream(self) -> FakeStream:

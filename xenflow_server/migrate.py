@@ -1,0 +1,124 @@
+"""`python -m xenflow_server.migrate`: has the hypervisor live-migrate one machine, and says how it goes.
+
+What `mover` runs: "42%" on standard output, exit code 0 when the machine runs on the target, else the reason on
+standard error and 1. SIGTERM cancels: the machine stays. When libvirtd goes away in the middle, the machine's place
+tells the end, once it is certain (`verdict`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from xenflow.errors import DataplaneError
+
+LOOK_S = 0.2
+CERTAIN_S = 60.0
+"""How long to look for the machine when the hypervisor has said nothing of its end."""
+CANCELLED = "cancelled: the machine stays here"
+UNKNOWN = "the hypervisor does not answer: nobody knows where the machine is"
+
+
+class Migration(Protocol):
+    """`LibvirtMove` and `XlMove`."""
+
+    def run(self) -> None:
+        """Return when the machine is on the target. Raises DataplaneError with the reason why it is not."""
+
+    def percent(self) -> int:
+        """Return how much is done."""
+
+    def cancel(self) -> bool:
+        """Ask for the machine to stay; False if that has to be asked for again."""
+
+    def here(self) -> bool | None:
+        """Whether the machine is active on the source; None if that cannot be known."""
+
+    def there(self) -> bool | None:
+        """As `here`, on the target."""
+
+
+def verdict(here: bool | None, there: bool | None) -> bool | None:
+    """Return whether a move is done, by where the machine is active; None while that is not certain.
+
+    On both sides, it is under way or being undone. A source that does not have it any more has let it go.
+    """
+    if here and there:
+        return None
+    if here is None:
+        return None
+    return not here
+
+
+def follow(
+    migration: Migration, cancelled: threading.Event, say: Callable[[str], None], certain_s: float = CERTAIN_S
+) -> str:
+    """Move a machine; return why it has not moved, empty if it has."""
+    failure: list[str] = []
+
+    def work() -> None:
+        try:
+            migration.run()
+        except DataplaneError as error:
+            failure.append(str(error) or "the migration failed")
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    told, asked = 0, False
+    while worker.is_alive():
+        worker.join(LOOK_S)
+        if cancelled.is_set() and not asked:
+            asked = migration.cancel()
+        percent = migration.percent()
+        if percent > told:
+            told = percent
+            say(f"{percent}%")
+    if not failure:
+        return ""
+    end = time.monotonic() + certain_s
+    while (moved := verdict(migration.here(), migration.there())) is None:
+        if time.monotonic() > end:
+            return f"{failure[0]}; {UNKNOWN}"
+        time.sleep(LOOK_S)
+    if moved:
+        return ""
+    return CANCELLED if asked else failure[0]
+
+
+def migration_of(hypervisor: str, uuid: str, target: str, stream: str) -> Migration:
+    """Return the move for a hypervisor's URI."""
+    if hypervisor == "xl:":
+        from xenflow_server.xl import XlMove
+
+        return XlMove(uuid, target)
+    from xenflow_server.libvirt_adapter import LibvirtMove, prepare, serve_events
+
+    prepare()
+    serve_events()
+    return LibvirtMove(hypervisor, uuid, target, stream)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one migration; ends the process."""
+    parser = argparse.ArgumentParser(prog="xenflow_server.migrate", description="live-migrate one machine")
+    parser.add_argument("--hypervisor", required=True, metavar="URI", help="libvirt's URI of this host, or xl:")
+    parser.add_argument("--machine", required=True, metavar="UUID")
+    parser.add_argument("--to", required=True, metavar="URI", help="the target's libvirt; for xl: ssh:// or tcp://")
+    parser.add_argument("--stream", default="", metavar="URI", help="where the target's libvirt takes the memory")
+    options = parser.parse_args(arguments)
+    cancelled = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: cancelled.set())
+    migration = migration_of(options.hypervisor, options.machine, options.to, options.stream)
+    why_not = follow(migration, cancelled, lambda line: print(line, flush=True))
+    if why_not:
+        print(why_not, file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
