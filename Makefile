@@ -7,13 +7,13 @@ PATH := $(PATH):/usr/sbin:/sbin
 export PATH
 
 BIN := .venv/bin
-CODE := $(wildcard xenflow xenflow_client xenflow_server xenflow_app qos_controller xenflow_lab bench tests setup.py)
+CODE := $(wildcard xenflow xenflow_client xenflow_server xenflow_app qos_controller xenflow_lab bench tests deploy setup.py)
 ROUNDS := 10
 # Pure ones, and those that need root, fastest first.
 UNIT := $(wildcard tests/unit tests/fuzz tests/scenarios)
 SUITES := $(wildcard tests/contract) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
 
-.PHONY: demo test check lint bench figures test-pox clean
+.PHONY: demo test check lint bench figures test-pox deb clean
 
 demo: ## a lab in action: `make demo [CONTROLLER=pox]`
 	@deploy/dev/bootstrap lab
@@ -50,6 +50,10 @@ test-pox: ## the POX component on the POX in POX_HOME
 	         "then: make test-pox POX_HOME=~/pox" >&2; exit 2; fi
 	@deploy/dev/bootstrap lab
 	@POX_HOME=$(POX_HOME) $(BIN)/pytest tests/pox
+
+deb: ## Debian packages in dist/
+	@deploy/dev/bootstrap check
+	@$(BIN)/python deploy/deb/build.py
 
 clean:
 	@rm -rf .venv build dist bench/out *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -27,6 +27,8 @@ def _absent() -> dict[str, str]:
         absent["root"] = "needs root and network namespaces"
     if shutil.which("ovs-vswitchd", path=f"{os.environ['PATH']}:/usr/sbin") is None:
         absent["ovs"] = "needs Open vSwitch: apt-get install openvswitch-switch"
+    if missing := [tool for tool in ("dpkg-deb", "strip", "lintian", "systemd-analyze") if shutil.which(tool) is None]:
+        absent["deb"] = f"needs {', '.join(missing)}: deploy/dev/bootstrap lab installs them"
     if "POX_HOME" not in os.environ:
         absent["pox"] = "needs POX: set POX_HOME"
     if "root" in absent:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -31,7 +31,13 @@ PATH: Final = click.Path(path_type=Path)
 DAYS: Final = click.IntRange(1, MAX_DAYS)
 
 
-class _AddressType(click.ParamType[Address]):
+if TYPE_CHECKING:
+    _Base = click.ParamType[Address]
+else:
+    _Base = click.ParamType  # no generic class before click 8.2
+
+
+class _AddressType(_Base):
     name = "address"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Address:
