@@ -46,13 +46,12 @@ class Migration(Protocol):
 def verdict(here: bool | None, there: bool | None) -> bool | None:
     """Return whether a move is done, by where the machine is active; None while that is not certain.
 
-    On both sides, it is under way or being undone. A source that does not have it any more has let it go.
+    On both sides, it is under way or being undone; on none, it is lost. Where the target cannot be asked, a source that
+    does not have it any more has let it go.
     """
-    if here and there:
+    if here is None or (here and there):
         return None
-    if here is None:
-        return None
-    return not here
+    return not here and there is not False
 
 
 def follow(

@@ -1,0 +1,83 @@
+"""The program that moves one machine: progress, cancelling, and a hypervisor that goes away in the middle."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from xenflow.errors import DataplaneError
+from xenflow_server.migrate import CANCELLED, UNKNOWN, follow, verdict
+
+
+class Model:
+    """A migration whose end is told by `error`, and afterwards by where the machine is."""
+
+    def __init__(self, error: str = "", places: tuple[tuple[bool | None, bool | None], ...] = ((True, None),)) -> None:
+        self._error, self._places = error, list(places)
+        self.goes_on = threading.Event()
+        self.stopped = False
+        self.done = 0
+
+    def run(self) -> None:
+        self.goes_on.wait(20)
+        if self._error or self.stopped:
+            raise DataplaneError(self._error or "operation aborted")
+
+    def percent(self) -> int:
+        self.done += 30
+        if self.done >= 60:
+            self.goes_on.set()
+        return min(self.done, 60)
+
+    def cancel(self) -> bool:
+        self.stopped = True
+        self.goes_on.set()
+        return True
+
+    def here(self) -> bool | None:
+        return self._places[0][0]
+
+    def there(self) -> bool | None:
+        return (self._places.pop(0) if len(self._places) > 1 else self._places[0])[1]
+
+
+def test_it_tells_how_far_it_is() -> None:
+    said: list[str] = []
+    assert follow(Model(), threading.Event(), said.append) == ""
+    assert said[:2] == ["30%", "60%"]
+
+
+def test_cancelled_it_stays() -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    assert follow(Model(), cancelled, lambda _: None) == CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("places", "error"),
+    [
+        (((True, False),), "libvirtd is gone"),
+        (((True, None),), "libvirtd is gone"),
+        (((False, True),), ""),
+        (((False, None),), ""),
+        (((False, False),), "libvirtd is gone"),
+        (((None, None), (None, True), (False, True)), ""),
+        (((True, True), (True, False)), "libvirtd is gone"),
+    ],
+)
+def test_a_hypervisor_that_goes_away_is_asked_where_the_machine_is(
+    places: tuple[tuple[bool | None, bool | None], ...], error: str
+) -> None:
+    assert follow(Model("libvirtd is gone", places), threading.Event(), lambda _: None) == error
+
+
+def test_and_if_it_never_comes_back_that_is_said() -> None:
+    why = follow(Model("libvirtd is gone", ((None, None),)), threading.Event(), lambda _: None, certain_s=0)
+    assert why == f"libvirtd is gone; {UNKNOWN}"
+
+
+def test_certain_is_only_what_the_source_says() -> None:
+    assert verdict(None, True) is None
+    assert verdict(False, None) is True
+    assert verdict(True, False) is False
