@@ -18,6 +18,7 @@ from itertools import pairwise
 import msgspec
 
 from bench.agent import SINK_PORT, Agent
+from xenflow_app.queueing import CONTROL_RATE
 from xenflow_lab import shares, stations
 from xenflow_lab.lab import Lab
 from xenflow_lab.topology import Topology
@@ -114,6 +115,8 @@ class Tenants:
     def __init__(self, lab: Lab, count: int, agents: Mapping[str, Agent]) -> None:
         self.lab = lab
         self.numbers = range(1, count + 1)
+        self.control_mbps = 2 * count * CONTROL_RATE / 1e6
+        """What is set aside on the trunk: for each tenant's router, and its network there."""
         self.agents = agents
         self._path = lab.paths.machine(NODE) / "xenflow" / "definitions.d" / "lab.toml"
 

@@ -1,0 +1,234 @@
+"""Who gets what of a trunk: the paper's scenario, idle tenants, all rows of the table, unlike traffic, tiny hires.
+
+Rates are those of HTB's own counters. The link is 100 Mb/s of large packets; where small packets or TCP are measured,
+and where only guarantees are read, it is smaller: a machine of two cores carries about 25,000 packets a second.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+from bench.figure import Figure, figure, mean_and_interval
+from bench.tenants import PORT, SMALL_BYTES, Tenants, target, tenants
+from qos_controller.ideal import fill
+from xenflow_lab.command import wait_until
+
+ROUNDS = int(os.environ.get("QOS_ROUNDS", "10"))
+WINDOW_S = float(os.environ.get("QOS_WINDOW_S", "25"))
+"""The paper's scenario: t = 35 to 60 s of a run."""
+QUIET_S = float(os.environ.get("QOS_QUIET_S", "60"))
+SHORT_S = 5.0
+"""Window of the other scenarios."""
+T_MED_S, K_MED = 1.0, 3
+SETTLE_S = (K_MED + 2) * T_MED_S
+LINK_MBPS = 100.0
+HIRES = (20.0, 40.0)
+OFFERED = (60.0, 90.0)
+"""Without end: more than the share."""
+TABLE = ((100, 100), (100, 0), (100, 10), (10, 100), (100, 30))
+WAKES = 5
+WAKE_INTERVAL_S = 0.02
+SMALL_LINK_MBPS, SMALL_HIRES = 10.0, (2.0, 4.0)
+FIRST_PORT = 5201
+TINY_HIRES = (0.5, 0.5, 40.0)
+
+
+def run() -> list[Figure]:
+    """Return all figures of this module."""
+    return [*paper_scenario(), *two_tenants(), *mixed(), tiny(), level1()]
+
+
+def paper_scenario() -> list[Figure]:
+    """Return the lower end of the interval of the worst fitness, or of the link's use; plain Open vSwitch beside it."""
+    found = {}
+    for policy in ("static", "work-conserving"):
+        with _lab(HIRES, LINK_MBPS, policy=policy) as made, _greedy(made, OFFERED):
+            queues = made.queues()
+            windows = [made.watch(WINDOW_S, WINDOW_S) for _ in range(ROUNDS)]
+        rates = [[one.mean(queues[n]) for n in made.numbers] for one in windows]
+        both = [made.fitness(one, _parts(HIRES, LINK_MBPS)) for one in rates]
+        fitness = [min(one) for one in both]
+        uses = [sum(one) / LINK_MBPS for one in rates]
+        shown = ", ".join(f"{mean_and_interval(column)[0]:.2f}" for column in zip(*rates, strict=True))
+        print(f"    {policy}: {shown} Mb/s; worse fitness {_interval(fitness)}, link use {_interval(uses)}", flush=True)
+        found[policy] = fitness, uses, [sum(one) / len(one) for one in both]
+    fitness, uses, _ = found["work-conserving"]
+    static = found["static"][2]
+    return [
+        figure("qos_fitness_paper_scenario", fitness, min(_lower(fitness), _lower(uses))),
+        figure("qos_fitness_open_vswitch", static, mean_and_interval(static)[0]),
+    ]
+
+
+def two_tenants() -> list[Figure]:
+    """Return what one of two has of an idle link, how fast the other wakes, and the error of each row of the table."""
+    with _lab(HIRES, LINK_MBPS) as made:
+        queues = made.queues()
+        uses = []
+        for quiet_s in (0.0, QUIET_S):
+            made.let_flow(quiet_s)
+            with made.sending({1: 120}):
+                made.let_flow(SETTLE_S)
+                uses.append(made.watch(SHORT_S, SHORT_S).mean(queues[1]) / LINK_MBPS)
+            print(f"    one alone, after {quiet_s:g} s of quiet: {uses[-1]:.3f} of the link", flush=True)
+        wakes = [_wake(made, queues) for _ in range(WAKES)]
+        errors = [_row(made, queues, demands) for demands in TABLE]
+    return [
+        figure("qos_idle_use", uses, min(uses)),
+        figure("qos_wake_ms", wakes, max(wakes)),
+        figure("qos_table_error", errors, max(errors)),
+    ]
+
+
+def _wake(made: Tenants, queues: Mapping[int, Sequence[int]]) -> float:
+    """Return the ms from the idle one's first packet to the first interval in which it has its guarantee.
+
+    An interval of reading is 20 ms; what counts is the latest time that it can have been.
+    """
+    with made.sending({1: 120}):
+        made.let_flow(SETTLE_S)
+        made.begin_watch(2 * SETTLE_S, WAKE_INTERVAL_S)
+        with made.sending({2: OFFERED[1]}):
+            series = made.watched()
+    made.let_flow(SETTLE_S)
+    rates = series.rates(queues[2])
+    first = next(place for place, rate in enumerate(rates) if rate > 0)
+    sure = next(place for place, rate in enumerate(rates) if place >= first and rate >= HIRES[1] * 0.97)
+    woke_ms = (series.times_s[sure + 1] - series.times_s[first]) * 1e3
+    end_s = series.times_s[first] + SETTLE_S
+    last = [rate for rate, at_s in zip(rates, series.times_s, strict=False) if at_s >= end_s]
+    share = sum(last) / len(last)
+    print(f"    woke: its guarantee after {woke_ms:.0f} ms, {share:.1f} Mb/s after (k_med + 2) t_med", flush=True)
+    return woke_ms
+
+
+def _row(made: Tenants, queues: Mapping[int, Sequence[int]], demands: Sequence[float]) -> float:
+    """Return by how much the rates of a row of the table differ from the ideal, as a part of it."""
+    with made.sending({n: min(demand, 90) for n, demand in enumerate(demands, start=1) if demand}):
+        made.let_flow(SETTLE_S)
+        series = made.watch(SHORT_S, SHORT_S)
+    ideal = fill(LINK_MBPS, HIRES, demands)
+    rates = [series.mean(queues[n]) for n in made.numbers]
+    error = max(abs(1 - got / wanted) for got, wanted in zip(rates, ideal, strict=True) if wanted)
+    print(f"    demands {demands}: {_shown(rates)}, ideal {_shown(ideal)}: {error:.1%} off", flush=True)
+    return error
+
+
+def mixed() -> list[Figure]:
+    """Return the worst fitness of unlike traffic: TCP and UDP, 1 and 20 TCP flows, 64 and 1472 bytes."""
+    found = []
+    with _lab(SMALL_HIRES, SMALL_LINK_MBPS) as made, ExitStack() as stack:
+        for n in made.numbers:
+            for port in range(FIRST_PORT, FIRST_PORT + len(_MIXES)):  # one each: a server learns late of a client's end
+                server = stack.enter_context(made.lab.popen(f"d{n}", ["iperf3", "-s", "-p", str(port)]))
+                stack.callback(server.terminate)
+        for port, (name, traffic) in enumerate(_MIXES.items(), start=FIRST_PORT):
+            with ExitStack() as senders:
+                for n, what in traffic.items():
+                    senders.enter_context(_traffic(made, n, what, port))
+                made.let_flow(SETTLE_S + 2)
+                queues = made.queues()
+                series = made.watch(2 * SHORT_S, 2 * SHORT_S)
+            rates = [series.mean(queues[n]) for n in made.numbers]
+            fitness = made.fitness(rates, _parts(SMALL_HIRES, SMALL_LINK_MBPS - made.control_mbps))
+            print(f"    {name}: {_shown(rates)}, fitness {_shown(fitness)}", flush=True)
+            found += fitness
+    return [figure("qos_fitness_mixed", found, min(found))]
+
+
+_MIXES = {
+    "TCP beside UDP": {1: "tcp 1", 2: "udp 1472"},
+    "UDP beside TCP": {1: "udp 1472", 2: "tcp 1"},
+    "20 TCP flows beside 1": {1: "tcp 20", 2: "tcp 1"},
+    "1 TCP flow beside 20": {1: "tcp 1", 2: "tcp 20"},
+    "64 bytes beside 1472": {1: "udp 64", 2: "udp 1472"},
+    "1472 bytes beside 64": {1: "udp 1472", 2: "udp 64"},
+}
+
+
+@contextmanager
+def _traffic(made: Tenants, n: int, what: str, port: int) -> Iterator[None]:
+    kind, number = what.split()
+    if kind == "tcp":
+        argv = ["iperf3", "-c", target(n), "-p", str(port), "-P", number, "-t", "60"]
+        with made.lab.popen(f"s{n}", argv) as client:
+            yield
+            client.terminate()
+        return
+    size = SMALL_BYTES if number == str(SMALL_BYTES) else int(number)
+    with made.sender(n, SMALL_LINK_MBPS, size):
+        yield
+
+
+def tiny() -> Figure:
+    """Return what the worst of three tenants has of what it hired, where two hired next to nothing."""
+    with _lab(TINY_HIRES, LINK_MBPS) as made, _greedy(made, (10, 10, 110)):
+        queues = made.queues()
+        series = made.watch(2 * SHORT_S, 2 * SHORT_S)
+        log = made.lab.process("qos", "n1").log_tail(1000)
+        text = made.lab.run("n1", ["tc", "-d", "class", "show", "dev", PORT], check=True).stdout
+    rates = [series.mean(queues[n]) for n in made.numbers]
+    quanta = sorted({int(found) for found in re.findall(r"quantum (\d+)", text)})
+    warned = "quantum" in log
+    print(f"    tiny hires: {_shown(rates)}, quanta {quanta[0]} to {quanta[-1]}, a warning: {warned}", flush=True)
+    parts = [rate / hired for rate, hired in zip(rates, TINY_HIRES, strict=True)]
+    return figure("qos_tiny", parts, 0.0 if warned or quanta[-1] > 200_000 else min(parts))
+
+
+def level1() -> Figure:
+    """Return after how many k_med t_med the guarantee of one that used 3 x its hire is that of the other again.
+
+    The interval in which it stops using more is not counted: its measurement has some of that.
+    """
+    with _lab((4.0, 4.0), 20.0) as made, made.sending({1: 3.9, 2: 3.9}):
+        with made.sending({1: 8}):
+            made.let_flow(SETTLE_S)
+            over = made.guarantees_bps()
+        began = time.monotonic()
+        wait_until(lambda: _is_level(made.guarantees_bps()), 60, "equal guarantees again", 0.1)
+        took_s = time.monotonic() - began
+    part = max(took_s - T_MED_S, 0) / (K_MED * T_MED_S)
+    ratio = over[1] / over[2]
+    print(f"    level 1: {ratio:.2f} of the other's guarantee at 3 x its hire, equal {took_s:.1f} s after", flush=True)
+    return figure("qos_level1", [part], part if ratio < 0.95 else math.inf)
+
+
+def _is_level(guarantees: Mapping[int, int]) -> bool:
+    return abs(1 - guarantees[1] / guarantees[2]) <= 0.02
+
+
+@contextmanager
+def _lab(hires: Sequence[float], mbps: float, **qos: object) -> Iterator[Tenants]:
+    with tenants(f"bench{os.getpid()}", hires, mbps, {"t_med_s": T_MED_S, "k_med": K_MED} | qos) as made:
+        yield made
+
+
+@contextmanager
+def _greedy(made: Tenants, offered: Sequence[float]) -> Iterator[None]:
+    """Inside the block all send without end, and the shares have settled."""
+    with made.sending(dict(zip(made.numbers, offered, strict=True))):
+        made.let_flow(SETTLE_S + 1)
+        yield
+
+
+def _parts(hires: Sequence[float], mbps: float) -> list[float]:
+    return [mbps * hired / sum(hires) for hired in hires]
+
+
+def _lower(samples: Sequence[float]) -> float:
+    mean, half = mean_and_interval(samples)
+    return mean - (half or 0)
+
+
+def _interval(samples: Sequence[float]) -> str:
+    mean, half = mean_and_interval(samples)
+    return f"{mean:.3f} ± {half or 0:.3f}"
+
+
+def _shown(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
