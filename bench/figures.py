@@ -1,4 +1,4 @@
-"""``python -m bench.figures [--rounds 10] [--only 3ab|3c|4a|4bc]``: the paper's figures 3 and 4.
+"""``python -m bench.figures [--rounds 10] [--only 3ab|policies|3c|4a|4bc]``: the paper's figures 3 and 4.
 
 For each: bench/out/figureX.csv (every round), figureX_summary.csv (mean, 95 % interval, the paper's value), and the
 plot as PNG and SVG. `--seconds` says how long a run of figure 3 lasts, `--freeze` how long 3(c)'s machine stands still.
@@ -13,10 +13,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench import delay, interruption, isolation, plots, sharing
+from bench import delay, histories, interruption, isolation, plots, sharing
 from bench.figure import mean_and_interval
 from xenflow.errors import XenflowError
 
+MOST_HISTORIES = 3
+"""Rounds of the table of policies: each takes six minutes."""
 OUT = Path(__file__).parent / "out"
 
 
@@ -116,6 +118,20 @@ def figure_3ab(options: argparse.Namespace) -> None:
     plots.draw_sharing(found, OUT)
 
 
+def figure_policies(options: argparse.Namespace) -> None:
+    """Measure, write and draw the table of policies."""
+    found = histories.measure(min(options.rounds, MOST_HISTORIES))
+    _write(
+        "policies",
+        ("policy", "past", "demand_1", "demand_2", "mbps_1", "mbps_2", "simulated_1", "simulated_2"),
+        (
+            (one.policy, one.past, *one.demands, *(f"{rate:.4f}" for rate in one.rates_mbps), *one.expected_mbps)
+            for one in found
+        ),
+    )
+    plots.draw_histories(found, OUT)
+
+
 def figure_4a(options: argparse.Namespace) -> None:
     """Measure, write, draw and print figure 4(a)."""
     rounds = options.rounds
@@ -196,7 +212,7 @@ def _write(stem: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
         writer.writerows(rows)
 
 
-FIGURES = {"3ab": figure_3ab, "3c": figure_3c, "4a": figure_4a, "4bc": figure_4bc}
+FIGURES = {"3ab": figure_3ab, "policies": figure_policies, "3c": figure_3c, "4a": figure_4a, "4bc": figure_4bc}
 
 
 if __name__ == "__main__":

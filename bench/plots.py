@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from bench import delay, interruption, isolation, sharing
+from bench import delay, histories, interruption, isolation, sharing
 from bench.figure import mean_and_interval
 
 _DELAY_LOOKS = {
@@ -190,6 +190,33 @@ def _fitness(axes: Axes, found: Sequence[sharing.Round]) -> None:
     axes.set_title("(b) fitness, mean of both networks", fontsize=11)
     axes.grid(alpha=0.3, linewidth=0.5, axis="y")
     axes.legend(loc="upper left", frameon=False, fontsize=9)
+
+
+def draw_histories(found: Sequence[histories.Cell], out: Path) -> None:
+    """Draw the table of policies: for each row what each tenant got, and what simulation says."""
+    cases = list(histories.EXPECTED)
+    figure, grid = plt.subplots(1, len(histories.DEMANDS), figsize=(17, 4.8), sharey=True, squeeze=False)
+    for axes, demands in zip(grid[0], histories.DEMANDS, strict=True):
+        for place, (policy, past) in enumerate(cases):
+            cells = [one for one in found if (one.policy, one.past, one.demands) == (policy, past, demands)]
+            means, halves = intervals([one.rates_mbps for one in cells])
+            below = 0.0
+            for mean, half, wanted, color in zip(
+                means, halves, cells[0].expected_mbps, ("#8fb3d9", "#f0b27a"), strict=True
+            ):
+                axes.bar(place, mean, bottom=below, yerr=half, width=0.7, color=color, capsize=3)
+                axes.plot([place - 0.45, place + 0.45], [below + wanted] * 2, color="black", linewidth=1.4)
+                below += mean
+        axes.set_title(f"demands {demands[0]}, {demands[1]}", fontsize=11)
+        labels = [f"{policy}{'' if past == histories.FRESH else ', quiet'}" for policy, past in cases]
+        axes.set_xticks(range(len(cases)), labels, rotation=60, ha="right", fontsize=8)
+        axes.grid(alpha=0.3, linewidth=0.5, axis="y")
+    grid[0][0].set_ylabel("Mb/s of frames, one tenant upon the other")
+    count = len(found) // (len(cases) * len(histories.DEMANDS))
+    title = "Hires of 20 (blue) and 40 (orange) on a link of 100, by policy and past; black lines: simulated"
+    figure.suptitle(f"{title} (mean of {count}, 95 %)", fontsize=11)
+    figure.tight_layout()
+    _save(figure, out / "policies")
 
 
 def _save(figure: Figure, stem: Path) -> None:
