@@ -146,7 +146,7 @@ class Package:
     def _documents(self) -> None:
         share = f"usr/share/doc/{self.name}"
         for example in self.table.get("examples", ()):
-            self._install(ROOT / "deploy" / example, self.stage / share / "examples" / example)
+            self._install(ROOT / "deploy" / example, self.stage / share / "examples" / Path(example).name)
         for path, source in self.table.get("conffiles", {}).items():
             self._install(ROOT / "deploy" / source, self.stage / path.strip("/"))
         for directory in self.table.get("directories", ()):

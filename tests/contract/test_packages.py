@@ -10,10 +10,13 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.private_ovs import private_switch
 
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "deploy" / "deb" / "build.py"
@@ -99,13 +102,20 @@ def test_settings_are_conffiles_or_examples(debs: dict[str, Path], unpacked: Pat
     assert names == {Path("qos.toml")}
     assert "/etc/xenflow/qos.toml" in run("dpkg-deb", "-I", debs["xenflow-server"], "conffiles")
     examples = {path.name for path in (unpacked / "usr/share/doc").rglob("examples/*")}
-    assert examples == {
-        *("client.toml.example", "server.toml.example", "app.toml.example", "definitions.example.toml"),
-    }
+    assert {"client.toml.example", "server.toml.example", "app.toml.example", "definitions.example.toml"} <= examples
 
 
-@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
-def test_units_have_few_privileges(unit: Path) -> None:
+def with_xl(directory: Path) -> Path:
+    """Return the server's unit with the drop-in for xl."""
+    unit, addition = (ROOT / "deploy/units" / name for name in ("xenflow-server.service", "xl.conf.example"))
+    path = directory / unit.name
+    path.write_text(unit.read_text().replace("[Install]", addition.read_text() + "\n[Install]"))
+    return path
+
+
+@pytest.mark.parametrize("unit", [*UNITS, None], ids=lambda unit: unit.stem if unit else "xenflow-server-with-xl")
+def test_units_have_few_privileges(unit: Path | None, tmp_path: Path) -> None:
+    unit = unit or with_xl(tmp_path)
     shown = run("systemd-analyze", "security", "--offline=true", "--no-pager", unit)
     exposure = re.search(r"Overall exposure level for .*: ([0-9.]+)", shown)
     assert exposure is not None
@@ -127,6 +137,29 @@ def test_units_are_what_systemd_understands(unit: Path, tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if unit.name in line] == []
     for line in ("Type=notify", "WatchdogSec=", "Restart=on-failure", "RestartPreventExitStatus=2"):
         assert f"\n{line}" in text
+
+
+@pytest.mark.root
+@pytest.mark.ovs
+def test_a_purge_takes_flows_and_queues_of_ours_alone(tmp_path: Path) -> None:
+    text = (ROOT / "deploy/deb/scripts/xenflow-server.purge").read_text()
+    for place in ("/etc/xenflow", "/var/lib/xenflow", "/run/xenflow"):
+        there = tmp_path / place.strip("/")
+        (there / "node").mkdir(parents=True)
+        text = text.replace(place, str(there))
+    (tmp_path / "etc/xenflow/server.toml").write_text('[ovs]\nbridge = "br0"       # the data bridge\n')
+    with private_switch(Path(tempfile.mkdtemp(prefix="xfp-"))) as switch:
+        for number, (port, mark) in enumerate((("p1", "xenflow-qos=br0"), ("p2", "theirs=yes")), 1):
+            switch.add_port(port, number)
+            row = ["create", "QoS", "type=linux-noop", f"external_ids:{mark}"]
+            switch.vsctl("set", "Port", port, "qos=@q", "--", "--id=@q", *row)
+        switch.run("ovs-ofctl", "add-flow", switch.socket, "in_port=1,actions=output:2")
+        for _ in range(2):
+            switch.run("sh", "-ec", text)
+            assert switch.dump_flows() == []
+            assert switch.vsctl("--bare", "--columns=name", "find", "Port", "qos!=[]").split() == ["p2"]
+    assert not (tmp_path / "etc/xenflow/node").exists()
+    assert not (tmp_path / "var/lib/xenflow").exists()
 
 
 class Machine:
@@ -175,12 +208,13 @@ def test_install_upgrade_remove_purge(debs: dict[str, Path], machine: Machine, t
     assert machine.type("stat -c '%U:%G %a' /etc/xenflow/node/key.pem") == "root:root 600\n"
     assert "is Open vSwitch running" in machine.type("xenflow-server --check 2>&1", code=2)
     machine.type("echo '# mine' >> /etc/xenflow/qos.toml")
-    mine = machine.type("sha256sum /etc/xenflow/*.toml /etc/xenflow/*/*")
+    sums = "find /etc/xenflow -type f | sort | xargs sha256sum"
+    mine = machine.type(sums)
     machine.install(*build(tmp_path / "newer", "--version", "1000.0").values())
     assert "1000.0" in machine.type("dpkg-query -W -f '${Version}' xenflow-server")
-    assert machine.type("sha256sum /etc/xenflow/*.toml /etc/xenflow/*/*") == mine
+    assert machine.type(sums) == mine
     machine.type("apt-get -y -qq remove xenflow-common")
-    assert machine.type("sha256sum /etc/xenflow/*.toml /etc/xenflow/*/*") == mine
+    assert machine.type(sums) == mine
     assert machine.type("find /usr/lib/xenflow", code=1) == ""
     machine.type("apt-get -y -qq purge xenflow-common xenflow-client xenflow xenflow-server xenflow-app")
     assert machine.type("ls /etc/xenflow") == "pki\n", "who has the authority decides what becomes of it"
