@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from xenflow.address import Address
 from xenflow.errors import ConfigError
+from xenflow.files import write_atomically
 from xenflow.identity import Identity
 from xenflow.pki import Authority, Entry, Lifetimes, Status, write_bundle
 from xenflow.pki.authority import load_certificate, load_key
 from xenflow.pki.check import verify_all, verify_crl, verify_file
-from xenflow.files import write_atomically
 from xenflow.pki.index import format_index, parse_index
 from xenflow.settings import parse
 from xenflow.tls import Credentials, TlsFiles
