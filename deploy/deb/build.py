@@ -28,9 +28,12 @@ HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
 SCRIPT: Final = """\
 #!/usr/bin/python3 -I
+import os
 import sys
 
 sys.path.insert(0, "{library}")
+os.environ["PYTHONPATH"] = "{library}"  # a program that it starts may be a module of ours
+
 from {module} import main
 
 sys.exit(main())
@@ -54,6 +57,8 @@ def main() -> None:
     for package in PACKAGES:
         stage = ROOT / "build" / "deb" / f"{os.getpid()}" / package
         try:
+            for older in options.output.glob(f"{package}_*.deb"):
+                older.unlink()
             print(Package(package, tables, options.version, stage).build(options.output, options.compression))
         finally:
             shutil.rmtree(stage.parent, ignore_errors=True)
@@ -148,7 +153,9 @@ class Package:
         for example in self.table.get("examples", ()):
             self._install(ROOT / "deploy" / example, self.stage / share / "examples" / Path(example).name)
         for path, source in self.table.get("conffiles", {}).items():
-            self._install(ROOT / "deploy" / source, self.stage / path.strip("/"))
+            origin, target = ROOT / "deploy" / source, self.stage / path.strip("/")
+            self._install(origin, target)
+            target.chmod(0o755 if os.access(origin, os.X_OK) else 0o644)
         for directory in self.table.get("directories", ()):
             (self.stage / directory.strip("/")).mkdir(parents=True, exist_ok=True)
         if self.table.get("documents"):

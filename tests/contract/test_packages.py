@@ -82,6 +82,9 @@ def test_the_client_runs_on_python_alone(debs: dict[str, Path], tmp_path: Path) 
     program = tmp_path / "xenflow-client"
     program.write_text(text.replace("/usr/lib/xenflow", str(library)))
     assert run("/usr/bin/python3", "-I", "-S", program, "--version").startswith("xenflow-client ")
+    head = program.read_text().partition("from xenflow")[0]
+    program.write_text(head + "os.execv(sys.executable, [sys.executable, '-m', 'xenflow_client.main', '--version'])")
+    assert run("/usr/bin/python3", "-I", "-S", program).startswith("xenflow-client "), "modules of ours can be started"
 
 
 def test_every_program_has_a_page_and_every_unit_its_program(unpacked: Path) -> None:
@@ -100,7 +103,9 @@ def test_every_program_has_a_page_and_every_unit_its_program(unpacked: Path) -> 
 def test_settings_are_conffiles_or_examples(debs: dict[str, Path], unpacked: Path) -> None:
     names = {path.relative_to(unpacked / "etc/xenflow") for path in (unpacked / "etc/xenflow").rglob("*.toml")}
     assert names == {Path("qos.toml")}
-    assert "/etc/xenflow/qos.toml" in run("dpkg-deb", "-I", debs["xenflow-server"], "conffiles")
+    listed = run("dpkg-deb", "-I", debs["xenflow-server"], "conffiles").split()
+    assert listed == ["/etc/xenflow/qos.toml", "/etc/xen/scripts/vif-xenflow"]
+    assert os.access(unpacked / "etc/xen/scripts/vif-xenflow", os.X_OK)
     examples = {path.name for path in (unpacked / "usr/share/doc").rglob("examples/*")}
     assert {"client.toml.example", "server.toml.example", "app.toml.example", "definitions.example.toml"} <= examples
 

@@ -56,7 +56,9 @@ bridge = {bridge}
 # rundir = "/run/openvswitch"                   # ovs-vswitchd.pid and its control socket
 
 # [hypervisor]
-# move = ["/usr/local/sbin/migrate"]            # live-migrates: run with the router's name and the target node's
+# uri = "qemu:///system"                        # or xen:///system, or xl: (Xen without libvirt): who runs here
+# peers = {{ n2 = "qemu+ssh://root@n2/system" }}  # where the other nodes' hypervisors are; with xl: ssh://root@n2
+# move = ["/usr/local/sbin/migrate"]            # a command of your own that migrates: router and target are appended
 
 # [limits]
 # max_routes = 0                                # cap of a router whose definition has none (0: no cap)
