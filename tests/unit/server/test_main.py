@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,7 @@ from xenflow_server.book import Book
 from xenflow_server.definitions import Definitions
 from xenflow_server.server import Server
 from xenflow_server.settings import OvsTable, Settings
+from xenflow_server.xl import XlWatcher
 
 EXAMPLES = Path(__file__).parents[3] / "deploy"
 SETTINGS = """
@@ -129,3 +131,12 @@ def test_check_shows_what_was_handed_over(tmp_path: Path, capsys: pytest.Capture
     book.start()
     with pytest.raises(ConfigError, match=r"r8\.json: .*remove it"):
         main.show(tmp_path, settings, book)
+
+
+def test_who_asks_the_hypervisor(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main.watcher_of("") is None
+    assert isinstance(main.watcher_of("xl:"), XlWatcher)
+    monkeypatch.delitem(sys.modules, "xenflow_server.libvirt_adapter", raising=False)
+    monkeypatch.setitem(sys.modules, "libvirt", None)
+    with pytest.raises(ConfigError, match="install python3-libvirt"):
+        main.watcher_of("qemu:///system")
