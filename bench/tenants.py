@@ -95,6 +95,11 @@ class Series:
     times_s: list[float]
     sent_bytes: dict[int, list[int]]
 
+    def since(self, begin_s: float) -> Series:
+        """Return what comes from a time on."""
+        first = next(place for place, at_s in enumerate(self.times_s) if at_s >= begin_s)
+        return Series(self.times_s[first:], {queue: each[first:] for queue, each in self.sent_bytes.items()})
+
     def rates(self, queues: Sequence[int]) -> list[float]:
         """Return the Mbit/s of some queues together, in each interval."""
         sums = [sum(self.sent_bytes[queue][place] for queue in queues) for place in range(len(self.times_s))]
