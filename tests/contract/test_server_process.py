@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import importlib.util
 import signal
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from xenflow.address import Address
 from xenflow.channel import Channel, Listener, connect, serve
 from xenflow.errors import RemoteProtocolError
 from xenflow.identity import Identity
-from xenflow.model import Hop, Link, Machine, Route, RouteKind, pack_mac, pack_prefix
+from xenflow.model import Hop, Link, Machine, Port, Route, RouteKind, pack_mac, pack_prefix
 from xenflow.pki import Authority
 from xenflow.replica import Inbox, Outbox
 from xenflow.tls import Credentials
@@ -224,5 +225,30 @@ def test_an_address_in_use_is_said_and_ends_it(directory: Path) -> None:
         await site.stop()
         assert site.said("listen at ssl:[::1]:16657") == 1
         other.close()
+
+    tell(directory, story)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libvirt") is None, reason="needs python3-libvirt")
+def test_a_server_that_asks_libvirt(directory: Path) -> None:
+    """libvirt's test driver has one machine, made up by libvirt itself."""
+    mac, machine = "aa:bb:cc:dd:ee:ff", "6695eb01-f6a4-8304-79aa-97f2502e193f"
+
+    async def story(site: Site) -> None:
+        (directory / "definitions.d" / "a.toml").write_text(DEFINITIONS.replace(MAC, mac))
+        with (directory / "server.toml").open("a") as settings:
+            settings.write('[hypervisor]\nuri = "test:///default"\n')
+        world = await asyncio.to_thread(RealWorld, directory / "ovs")
+        try:
+            process = await site.start()
+            await site.until(lambda: site.in_sync(NODE_SCOPE) and (Machine.KIND, b"r1") in site.app[NODE_SCOPE].facts)
+            await asyncio.to_thread(world.add_port, "vif1", {"attached-mac": mac, "vm-id": machine[::-1]})
+            await site.until(lambda: site.said("but is not that machine's: left out"))
+            await asyncio.to_thread(world.set_external_ids, "vif1", {"vm-id": machine})
+            await site.until(lambda: site.app[NODE_SCOPE].facts.of(Port.KIND))
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        finally:
+            await asyncio.to_thread(world.close)
 
     tell(directory, story)
