@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -237,16 +238,21 @@ def the_kills() -> list[tuple[str, str]]:
 
 
 def test_kills_under_load_cost_no_guarantee(lab: Lab, record_property: Record) -> None:
-    """Red sends less than it hired, blue all it can. Only the switch's own death is felt, until it is back."""
+    """Red sends less than it hired, blue all it can. Only the switch's own death is felt, until it is back.
+
+    What full sockets of switches lose on a busy machine, before any queue, is told apart.
+    """
     at_first = left_in(lab)
     with greedy(lab, "blue"):
         for number, (role, who) in enumerate(the_kills()):
             felt = role == "vswitchd"
             report, restart_s = kept_sending(lab, role, who, str(6100 + number))
             lost_s = report["longest_gap_ns"] / 1e9
-            print(f"\n{role}: lost {report['lost']}, longest gap {lost_s:.2f} s, back after {restart_s:.2f} s")
+            print(f"\n{role}: lost {report['lost']}, {report['overflowed']} of them by full sockets of switches")
+            print(f"longest gap {lost_s:.2f} s, back after {restart_s:.2f} s")
             record_property(f"{number} {role}", (report["lost"], round(lost_s, 2), round(restart_s, 2)))
-            assert felt or report["lost"] == report["dropped_by_socket"] == 0, report
+            assert felt or report["dropped"] == 0, report
+            assert felt or report["lost"] <= report["overflowed"] + report["dropped_by_socket"], report
             assert lost_s <= restart_s + 1 or not felt
     lab.wait_until(lambda: left_in(lab) == at_first, 20, f"the same rows, classes and filters as {at_first}")
 
@@ -254,6 +260,7 @@ def test_kills_under_load_cost_no_guarantee(lab: Lab, record_property: Record) -
 def kept_sending(lab: Lab, role: str, who: str, port: str) -> tuple[dict[str, Any], float]:
     """Kill a process while red sends; return what red's receiver counted, and for how long it was not back."""
     words = ("--to", f"{TARGETS['red']}:{port}", "--rate-bps", "14e6", "--size", LARGE)
+    before, dropped = overflowed(lab), dropped_of(lab, "red")
     with tools.start(lab, "red-2", "receive", "--port", port) as receiver:
         with tools.begin(lab, "red-1", "send", *words) as sender:
             ring.pause(lab, 0.5)
@@ -267,7 +274,21 @@ def kept_sending(lab: Lab, role: str, who: str, port: str) -> tuple[dict[str, An
             sent = sender.stop()["sent"]
         report = receiver.end(5)
     report["lost"] = sent - report["received"]
+    report["overflowed"] = overflowed(lab) - before
+    report["dropped"] = dropped_of(lab, "red") - dropped
     return report, restart_s
+
+
+def overflowed(lab: Lab) -> int:
+    """Return how many frames the full sockets of switches have cost."""
+    texts = [lab.run(node, ["ss", "-0", "-n", "-m"], check=True).stdout for node in ("n1", "n2")]
+    return sum(int(count) for text in texts for count in re.findall(r",d(\d+)\)", text))
+
+
+def dropped_of(lab: Lab, owner: str) -> int:
+    """Return how many frames an owner's queues have dropped."""
+    found = shares.read(lab, NODE, PORT).queues
+    return sum(found[queue].dropped for (who, _), queue in shares.queue_ids(lab, NODE, PORT).items() if who == owner)
 
 
 def in_order(lab: Lab) -> bool:
