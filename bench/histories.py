@@ -1,7 +1,7 @@
 """The table of docs/design/qos.md in packets: what two tenants get for their demands, by policy and past.
 
-*fresh*: both have just hired. *quiet*: nothing was sent for some seconds. Hires of 20 and 40 on a link of 100 Mb/s;
-rates of HTB's counters.
+*fresh*: both hire while they send already. *quiet*: nothing was sent for some seconds. Hires of 20 and 40 on a link of
+100 Mb/s; rates of HTB's counters.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ EXPECTED = {
 }
 """What simulation says."""
 QUIET_S = 6.0
+START_S = 1.0
+"""Until senders send: a class that is measured idle has a past."""
 SETTLE_S, WINDOW_S = 6.0, 3.0
 OFFERED_MBPS = 110.0
 """What a demand of the whole link is: a backlog even where the link is all one's own."""
@@ -61,12 +63,14 @@ def measure(rounds: int) -> list[Cell]:
 def _cell(made: Tenants, policy: str, past: str, row: int) -> Cell:
     if past == FRESH:
         made.hire([0.0 for _ in HIRES])
-        made.hire(HIRES)
     else:
         made.let_flow(QUIET_S)
     most = GREEDY_MBPS if min(DEMANDS[row]) == LINK_MBPS else OFFERED_MBPS
     demands = {n: most if wanted >= LINK_MBPS else wanted for n, wanted in enumerate(DEMANDS[row], start=1) if wanted}
     with made.sending(demands):
+        if past == FRESH:
+            made.let_flow(START_S)
+            made.hire(HIRES)
         made.let_flow(SETTLE_S)
         queues = made.queues()
         series = made.watch(WINDOW_S, WINDOW_S)
