@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pyroute2 import netns
+
 from bench.figure import Figure, figure
 from qos_controller.htb import Kernel
 from qos_controller.plan import LINK_MINOR
@@ -50,8 +52,12 @@ def link_tree(rate: int) -> Tree:
 
 async def read_and_write(name: str) -> list[float]:
     """Return the milliseconds of ROUNDS readings of all links; print what writing them takes."""
-    kernel = Kernel(name)
-    await kernel.open()
+    kernel = Kernel()
+    netns.pushns(name)
+    try:
+        await kernel.open()
+    finally:
+        netns.popns()
     try:
         devices = [await kernel.device(f"e{n}") for n in range(LINKS)]
         indexes = [device.index for device in devices if device is not None]

@@ -66,10 +66,10 @@ class Refusal:
 
 
 class Kernel:
-    """Traffic control of the devices in this process's network namespace, or a named one."""
+    """Traffic control of the devices in the network namespace in which it is opened."""
 
-    def __init__(self, namespace: str | None = None) -> None:
-        self._route = AsyncIPRoute(rcvbuf=RCVBUF_BYTES, netns=namespace)
+    def __init__(self) -> None:
+        self._route = AsyncIPRoute(rcvbuf=RCVBUF_BYTES)
 
     async def open(self) -> None:
         """Connect; call it once, first."""

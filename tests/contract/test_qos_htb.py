@@ -6,10 +6,12 @@ import asyncio
 import subprocess
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
+from pyroute2 import netns
 
 from qos_controller.filters import UserspaceClassifier
 from qos_controller.htb import Kernel
@@ -43,6 +45,9 @@ class Fake:
     def kernel(self) -> FakeKernel:
         return self._kernel
 
+    def entered(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def put_foreign(self) -> None:
         self._kernel.devices[DEVICE].tree = Tree(Root("htb", 0x10000, 10, 1))
 
@@ -61,7 +66,16 @@ class Real:
             self.inside("ip", "link", "set", name, "up")
 
     def kernel(self) -> Kernel:
-        return Kernel(self.namespace)
+        return Kernel()
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """This thread is in the namespace, so that a socket which is opened stays there; nothing is forked for it."""
+        netns.pushns(self.namespace)
+        try:
+            yield
+        finally:
+            netns.popns()
 
     def put_foreign(self) -> None:
         self.inside("tc", "qdisc", "add", "dev", DEVICE, "root", "handle", "1:", "htb", "default", "1")
@@ -95,7 +109,8 @@ def use(world: World, work: Callable[[Kernel, int], Awaitable[None]]) -> None:
 
     async def inside() -> None:
         kernel = world.kernel()
-        await kernel.open()
+        with world.entered():
+            await kernel.open()
         try:
             device = await kernel.device(DEVICE)
             assert device is not None
