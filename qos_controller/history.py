@@ -50,9 +50,11 @@ class Load(msgspec.Struct, frozen=True, gc=False):
     backlog_bytes: int = 0
     drops: int = 0
     """Packets dropped in the intervals that count."""
+    is_known: bool = True
+    """False as long as nothing has been measured."""
 
 
-IDLE: Final = Load()
+IDLE: Final = Load(is_known=False)
 
 
 class _Interval(msgspec.Struct, frozen=True, gc=False):

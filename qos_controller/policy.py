@@ -59,7 +59,8 @@ def decide(
 ) -> Decision:
     """Return what a link's classes are to be, given the loads by queue id and the settings in force by minor number.
 
-    `previous` is `Decision.settings` of the last decision, empty at a fresh start. The plan has no `plan.problems`.
+    `previous` is `Decision.settings` of the last decision, empty at a fresh start: then, and as long as nothing has
+    been measured, ceilings are at the link. The plan has no `plan.problems`.
     """
     reserved = sum(item.hired_bps for item in link.classes if item.control)
     shared = max(0, link.capacity_bps - reserved)
@@ -67,7 +68,8 @@ def decide(
     owners = [_owner(party, loads, shared) for party in parties]
     hired = sum(party.hired_bps for party in parties)
     kept = min(1.0, shared / hired) if hired else 1.0
-    levels = _levels(policy, parties, owners, kept, shared, previous)
+    is_known = any(loads.get(item.queue, IDLE).is_known for party in parties for item in party.classes)
+    levels = _levels(policy, parties, owners, kept, shared, previous if is_known else {})
     shares = _shares(parties, owners, levels)
     wanted = _settings(link, parties, shares, loads, policy)
     settings = _steady(wanted, previous, link, kept)

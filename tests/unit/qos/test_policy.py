@@ -7,7 +7,7 @@ import pytest
 
 from qos_controller.decision import Ceilings, Policy, PolicyKind, Weights, standard
 from qos_controller.explain import explain
-from qos_controller.history import Load
+from qos_controller.history import IDLE, Load
 from qos_controller.plan import FRAME_BYTES, LINK_MINOR, ClassPlan, LinkPlan
 from qos_controller.policy import CONTROL_PRIO, decide
 from qos_controller.quanta import KERNEL_MAX, kernel_quantum
@@ -222,3 +222,14 @@ def test_every_policy_explains_itself(kind: PolicyKind) -> None:
         told = explain(run.decision)
         assert kind.value in told[0]
         assert sum(line.startswith(("level 1", "level 2", "n0", "n1")) for line in told) == 4
+
+
+@pytest.mark.parametrize("kind", [PolicyKind.PAPER, PolicyKind.EQUATION_1_ONLY])
+def test_ceilings_stay_at_the_link_as_long_as_nothing_is_measured(kind: PolicyKind) -> None:
+    pair = link(20, 40)
+    first = decide(pair, {}, {}, standard(kind))
+    second = decide(pair, {0: IDLE, 1: IDLE}, first.settings, standard(kind))
+    assert not second.changed
+    assert second.settings[1].ceil_bps == second.settings[2].ceil_bps == 100 * M
+    third = decide(pair, {0: Load(), 1: Load()}, second.settings, standard(kind))
+    assert third.settings[1].ceil_bps < 100 * M, "measured, and idle"
