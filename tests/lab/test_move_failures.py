@@ -43,8 +43,9 @@ SAMPLE = [
     ("installing", "source vswitchd"),
     ("moving", "source server"),
     ("resuming", "client"),
-    ("announcing", "cut off"),
+    ("announcing", "source server"),
     ("re-pointing", "controller"),
+    ("re-pointing", "cut off"),
     ("draining", "target vswitchd"),
 ]
 CELLS = [(state, what) for state in STATES for what in BREAKS] if os.environ.get("XENFLOW_SLOW") else SAMPLE
