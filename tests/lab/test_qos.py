@@ -252,7 +252,7 @@ def test_kills_under_load_cost_no_guarantee(lab: Lab, record_property: Record) -
             print(f"longest gap {lost_s:.2f} s, back after {restart_s:.2f} s")
             record_property(f"{number} {role}", (report["lost"], round(lost_s, 2), round(restart_s, 2)))
             assert felt or report["dropped"] == 0, report
-            assert felt or report["lost"] <= report["overflowed"] + report["dropped_by_socket"], report
+            assert felt or report["lost"] == 0, report
             assert lost_s <= restart_s + 1 or not felt
     lab.wait_until(lambda: left_in(lab) == at_first, 20, f"the same rows, classes and filters as {at_first}")
 

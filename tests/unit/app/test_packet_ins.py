@@ -192,13 +192,13 @@ class SlowCore:
         return ()
 
     def peer_opened(self, peer: int, identity: Identity, hello: Hello, now: float) -> Welcome:
-        raise NotImplementedError
+        raise AssertionError("no peer is connected here")
 
     def peer_message(self, peer: int, message: Message, now: float) -> None:
-        raise NotImplementedError
+        raise AssertionError("no peer is connected here")
 
     def peer_closed(self, peer: int, now: float) -> None:
-        raise NotImplementedError
+        raise AssertionError("no peer is connected here")
 
 
 class Connection:
