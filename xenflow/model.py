@@ -255,8 +255,31 @@ class Handed(msgspec.Struct, frozen=True, array_like=True, tag=14):
         return self.name.encode()
 
 
+class NodeLimits(msgspec.Struct, frozen=True, array_like=True, tag=15):
+    """What a node takes at most; sent only if it has a limit. `max_routers`: how many routers may run there."""
+
+    KIND: ClassVar[int] = 15
+    max_routers: int
+
+    @property
+    def key(self) -> bytes:
+        """There is one such fact for a node."""
+        return b""
+
+
 Fact: TypeAlias = (
-    Link | Address | Route | Neighbor | ShedRoutes | Network | Machine | Port | Bridge | Handed | PortQueues
+    Link
+    | Address
+    | Route
+    | Neighbor
+    | ShedRoutes
+    | Network
+    | Machine
+    | Port
+    | Bridge
+    | Handed
+    | NodeLimits
+    | PortQueues
 )
 
 

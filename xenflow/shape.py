@@ -21,6 +21,7 @@ from xenflow.model import (
     Machine,
     Neighbor,
     Network,
+    NodeLimits,
     Port,
     Route,
     RouteKind,
@@ -157,6 +158,10 @@ def _handed(fact: Fact) -> str:
     return _name(handed.name) or ("" if 0 <= handed.epoch < 1 << 63 else "an epoch has 63 bits")
 
 
+def _limits(fact: Fact) -> str:
+    return "" if 1 <= cast(NodeLimits, fact).max_routers < 1 << 31 else "a limit is 1 to 2^31 - 1"
+
+
 def _queues(fact: Fact) -> str:
     queues = cast(PortQueues, fact)
     return _name(queues.port) or malformed_queues(queues)
@@ -179,5 +184,6 @@ _CHECKS: Final[dict[int, Callable[[Fact], str]]] = {
     Port.KIND: _port,
     Bridge.KIND: _bridge,
     Handed.KIND: _handed,
+    NodeLimits.KIND: _limits,
     PortQueues.KIND: _queues,
 }

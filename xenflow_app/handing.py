@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from xenflow.model import Handed, Machine
+from xenflow.model import Handed, Machine, MachineKind
 from xenflow.wire import Define, Message, Undefine
 from xenflow_app.homes import Homes
 from xenflow_app.node import Node
@@ -85,6 +85,19 @@ class Handing:
 
     def _define(self, node: Node, machine: Machine, number: int) -> None:
         self._send(node, Define(number, machine, machine.max_routes, number))
+
+
+def no_room(node: Node, name: str, coming: Collection[str]) -> str:
+    """Return why the node takes no router `name` more, as its server would; empty if it does.
+
+    `coming` are those on their way there, of which it may not have been told yet.
+    """
+    others = {item.name for item in node.machines if item.kind is MachineKind.ROUTER} | handed(node).keys()
+    others = (others | set(coming)) - {name}
+    if not node.max_routers or len(others) < node.max_routers:
+        return ""
+    counted = f"{len(others)} of {node.max_routers} routers run there or are to come"
+    return f"node {node.name} is full: {counted} ([limits] max_routers)"
 
 
 def handed(node: Node) -> dict[str, int]:

@@ -21,7 +21,7 @@ from xenflow.wire import Announce, Announced, CancelMove, Define, Message, Move,
 from xenflow_app import edges, pipeline
 from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
-from xenflow_app.handing import Handing
+from xenflow_app.handing import Handing, no_room
 from xenflow_app.homes import Homes
 from xenflow_app.migration import ENDED, Action, Event, State, step
 from xenflow_app.node import Node
@@ -132,6 +132,8 @@ class Moves:
         missing = {item.network for item in router.machine.interfaces} - node.networks.keys()
         if missing:
             return f"node {target} has no network {', '.join(sorted(missing))}"
+        if reason := no_room(node, name, [item.name for item in self.under_way.values() if item.target == target]):
+            return reason
         if reason := self._queues.why_not(name, target):
             return f"router {name!r} cannot keep on node {target} what it hired: {reason}"
         self._begin(name, source, target, planned=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from xenflow.model import Bridge, Interface, Key, Machine, MachineKind, Network, Port, PortKind
+from xenflow.model import Bridge, Interface, Key, Machine, MachineKind, Network, NodeLimits, Port, PortKind
 from xenflow.replica import Inbox
 from xenflow.wire import NODE_SCOPE
 from xenflow_app import edges, pipeline
@@ -68,6 +68,12 @@ class Node:
     def machines(self) -> list[Machine]:
         """The machines that run here."""
         return [fact for fact in self.inbox.facts.of(Machine.KIND).values() if isinstance(fact, Machine)]
+
+    @property
+    def max_routers(self) -> int:
+        """How many routers may run here; 0 if the node has no limit."""
+        fact = self.inbox.facts.of(NodeLimits.KIND).get(b"")
+        return fact.max_routers if isinstance(fact, NodeLimits) else 0
 
     @property
     def networks(self) -> dict[str, int]:

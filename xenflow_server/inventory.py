@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from xenflow.model import Bridge, Fact, Handed, Machine, MachineKind, Network, Port, PortKind
+from xenflow.model import Bridge, Fact, Handed, Machine, MachineKind, Network, NodeLimits, Port, PortKind
 from xenflow_server.definitions import Definitions
 from xenflow_server.view import BridgeView, PortView
 
@@ -34,10 +34,12 @@ def take(
     view: BridgeView,
     running: frozenset[bytes],
     admits: Callable[[PortView], bool] = lambda _: True,
+    max_routers: int = 0,
 ) -> Inventory:
     """Return what the node has; `running` are the MAC addresses of machines that run here.
 
-    `admits` says whether a vif is rightfully that of the machine whose MAC address it has.
+    `admits` says whether a vif is rightfully that of the machine whose MAC address it has; `max_routers`
+    how many routers may run here (0: any number).
     """
     vifs = definitions.vifs
     names = {vifs[mac][0] for mac in running if mac in vifs}
@@ -50,6 +52,8 @@ def take(
     facts.extend(Network(name, vid, rates.get(name, 0)) for name, vid in definitions.networks.items())
     facts.extend(machines.values())
     facts.extend(Handed(name, epoch) for name, epoch in definitions.handed.items())
+    if max_routers:
+        facts.append(NodeLimits(max_routers))
     taken: dict[bytes, str] = {}
     for port in sorted(view.ports, key=_preference):
         fact = _port(definitions, vifs, port)

@@ -139,9 +139,10 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     async def connect_qos() -> Channel:
         return await connect(settings.qos, None, Hello(VERSION, Role.NODE, settings.node), lambda _: None)
 
-    scope = NodeScope(book.definitions, settings.limits.max_routes, asks=bool(settings.hypervisor.uri))
+    limits, asks = settings.limits, bool(settings.hypervisor.uri)
+    scope = NodeScope(book.definitions, limits.max_routes, max_routers=limits.max_routers, asks=asks)
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
-    watcher, most = watcher_of(settings.hypervisor.uri), settings.limits.max_routers
+    watcher, most = watcher_of(settings.hypervisor.uri), limits.max_routers
     move = plan_for(settings.hypervisor, scope.machine_of)
     server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos, most, watcher)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)

@@ -29,11 +29,17 @@ class NodeScope:
 
     scope = NODE_SCOPE
 
-    def __init__(self, definitions: Definitions, default_max_routes: int, *, asks: bool = False) -> None:
-        """`asks`: the hypervisor is asked itself (`learn`), and nothing is said before it has answered or failed to."""
+    def __init__(
+        self, definitions: Definitions, default_max_routes: int, *, max_routers: int = 0, asks: bool = False
+    ) -> None:
+        """`asks`: the hypervisor is asked itself (`learn`), and nothing is said before it has answered or failed to.
+
+        `max_routers` is how many routers may run here (0: any number).
+        """
         self.definitions = definitions
         self.inventory: Inventory | None = None
         self._default_max_routes = default_max_routes
+        self._max_routers = max_routers
         self._outbox = Outbox(NODE_SCOPE)
         self._asked = Asked() if asks else None
         self._hypervisor = self._asked or AttachedMacs()
@@ -113,7 +119,8 @@ class NodeScope:
         if self._asked is not None and not self._asked.ready:
             self._say(["hypervisor: has not answered yet; waiting"])
             return None
-        self.inventory = take(self.definitions, view, self._hypervisor.running(), self._hypervisor.admits)
+        asked = self._hypervisor
+        self.inventory = take(self.definitions, view, asked.running(), asked.admits, self._max_routers)
         self._outbox.replace(self.inventory.facts)
         refused = self._asked.problems(frozenset(self.definitions.vifs)) if self._asked is not None else []
         self._say([*self.inventory.problems, *refused] if view.exists else [f"bridge {view.name}: is gone"])

@@ -20,7 +20,7 @@ from xenflow.errors import ConfigError, XenflowError
 
 BUILT_IN: Final[dict[str, str]] = {
     "drain": "xenflow.cli.drain:drain",
-    "evacuate": "xenflow.cli.migrate:evacuate",
+    "evacuate": "xenflow.cli.evacuate:evacuate",
     "flows": "xenflow.cli.flows:flows",
     "import": "xenflow.cli.init:import_",
     "init": "xenflow.cli.init:init",

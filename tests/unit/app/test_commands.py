@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +20,7 @@ from xenflow.address import Address, Scheme
 from xenflow.channel import Channel, serve
 from xenflow.cli.main import run
 from xenflow.identity import Identity
-from xenflow.model import Hop, Machine, Port, PortKind, mac_text
+from xenflow.model import Hop, Machine, NodeLimits, Port, PortKind, mac_text
 from xenflow.wire import VERSION, Answer, Hello, Query, Role, Welcome
 
 
@@ -28,6 +30,7 @@ class Served:
     def __init__(self, world: World, path: Path) -> None:
         self.world = world
         self.path = path
+        self.on_question: Callable[[str], None] = lambda _what: None
         self._stop = asyncio.Event()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -55,20 +58,26 @@ class Served:
     async def _on_channel(self, channel: Channel) -> None:
         async for message in channel:
             asked = cast(Query, message)
+            self.on_question(asked.what)
             (answer,) = query_raw(self.world, asked.what, **asked.arguments)
             await channel.send(Answer(asked.number, answer.body, answer.error))
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     served = Served(small(), tmp_path / "s")
     outbox = served.world.servers["a"].routers["r1"]
     outbox.put(route("10.1.0.0/16", Hop(1, packed("10.0.1.10")), Hop(2, packed("10.0.9.2"))))
     hired(served.world, "a", "r1", 20_000_000)
     monkeypatch.setenv("XENFLOW_APP", f"unix:{served.path}")
     served.start()
-    yield served.world
+    yield served
     served.stop()
+
+
+@pytest.fixture
+def world(served: Served) -> World:
+    return served.world
 
 
 def hired(world: World, node: str, name: str, rate: int) -> None:
@@ -141,3 +150,82 @@ def test_names_complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         with pytest.raises(SystemExit):
             run(["complete"])
         assert f"plain,{found}" in capsys.readouterr().out
+
+
+def fill(world: World, node: str) -> None:
+    """No router more may run on the node."""
+    world.servers[node].node.put(NodeLimits(1))
+    world.settle()
+
+
+def test_a_node_that_is_full_is_a_reason_before_anything_begins(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(world, "b")
+    text = said(capsys, "migrate", "r1", "--to", "b", code=2)
+    assert "node b is full: 1 of 1 routers run there or are to come ([limits] max_routers)" in text
+    assert not said(capsys, "migrations", "--json").strip(" []\n")
+
+
+def test_an_evacuation_tells_who_stays_and_why(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(world, "b")
+    assert "r1: stays on a: node b is full" in said(capsys, "evacuate", "a", code=1)
+    (refused,) = json.loads(said(capsys, "evacuate", "a", "--json", code=1))
+    assert (refused["router"], refused["state"], refused["reached"]) == ("r1", "refused", [])
+    assert "full" in refused["error"]
+    for words, why in (
+        (("evacuate", "z"), "no node 'z' is known; known: a, b"),
+        (("evacuate", "a", "--to", "z"), "no node 'z' is known"),
+        (("evacuate", "a", "--to", "a"), "cannot leave a for a"),
+    ):
+        assert why in said(capsys, *words, code=2)
+    assert not world.controller.moves.under_way
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("migrate", "r1", "--to", "b"), "r1 has stayed on a: "), (("evacuate", "a"), "r1 is taken back")],
+)
+def test_ctrl_c_takes_back_what_is_under_way(
+    served: Served, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], told: str
+) -> None:
+    asked: list[str] = []
+
+    def interrupt(what: str) -> None:
+        asked.append(what)
+        if asked.count("migrations") == 1 and what == "migrations":
+            os.kill(os.getpid(), signal.SIGINT)  # while the question is under way
+        served.world.run(0.1)
+
+    served.on_question = interrupt
+    before = signal.getsignal(signal.SIGINT)
+    assert run(words) == 1
+    out, err = capsys.readouterr()
+    assert told in err
+    assert "r1 is taken back" in err
+    assert "preparing" in out or "r1: has stayed on a: taken back" in out
+    assert not served.world.controller.moves.under_way
+    assert asked.count("abort") == 1
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_leaves_alone_what_is_under_way(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(what: str) -> None:
+        if what in ("migrations", "abort"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    served.on_question = interrupt
+    assert run(["migrate", "r1", "--to", "b"]) == 130
+    assert "what is under way goes on; to see it: xenflow migrations" in capsys.readouterr().err
+
+
+def test_a_controller_that_forgot_the_migration(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    def restart(what: str) -> None:
+        if what == "migrations":
+            served.world.start()
+
+    served.on_question = restart
+    assert run(["migrate", "r1", "--to", "b"]) == 2
+    assert "started anew and knows nothing of this migration; where r1 runs: xenflow routers r1" in (
+        capsys.readouterr().err
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.app.network import World
 from tests.unit.app.test_moves import RING, begin, carry, machine, number_of, of_router, state, told, way, world
-from xenflow.model import Handed
+from xenflow.model import Handed, NodeLimits
 from xenflow.wire import Define, Move, Progress, Undefine
 from xenflow_app.migration import State
 
@@ -195,3 +195,33 @@ def test_while_nodes_wait_they_go_by_the_links_that_work() -> None:
     net.run(15)
     assert state(net) == State.RESUMING
     assert way(net, "c") != direct  # to a by way of b
+
+
+@pytest.mark.parametrize(("most", "others", "begins"), [(0, 5, True), (2, 1, True), (2, 2, False), (1, 1, False)])
+def test_a_node_takes_no_more_routers_than_it_may(most: int, others: int, begins: bool) -> None:
+    """As its server counts them: those that run there, and those that were handed over to come."""
+    net = world()
+    for number in range(others):
+        hand_over(net, "b", f"r{number + 2}")
+    if most:
+        net.servers["b"].node.put(NodeLimits(most))
+    net.settle()
+    why = net.controller.moves.start("r1", "b")
+    assert (why == "", bool(net.controller.moves.under_way)) == (begins, begins)
+    assert begins or f"node b is full: {others} of {most} routers run there or are to come" in why
+    net.settle()
+    assert bool(told(net, "b", Define)) == begins
+
+
+def test_who_is_on_the_way_has_its_place() -> None:
+    """The server may not have been told of it yet."""
+    net = world()
+    net.router("a", "r2", {"core": "10.0.0.2/24"}, 111)
+    net.servers["b"].node.put(NodeLimits(1))
+    net.settle()
+    moves = net.controller.moves
+    assert moves.start("r1", "b") == ""
+    assert "node b is full: 1 of 1 routers" in moves.start("r2", "b")
+    assert moves.abort("r1") == ""
+    net.run(1)
+    assert moves.start("r2", "b") == ""

@@ -11,6 +11,7 @@ from xenflow.model import (
     Link,
     Neighbor,
     Network,
+    NodeLimits,
     Route,
     RouteKind,
     ShedRoutes,
@@ -110,6 +111,7 @@ BAD: list[tuple[Fact, str]] = [
     (Network("n", 5), "not for a router to say"),
     (Bridge("b", 1), "not for a router to say"),
     (Handed("r2", 1), "not for a router to say"),
+    (NodeLimits(1), "not for a router to say"),
 ]
 
 

@@ -9,6 +9,7 @@ from xenflow.model import (
     Machine,
     MachineKind,
     Network,
+    NodeLimits,
     Port,
     PortKind,
     mac_text,
@@ -91,6 +92,14 @@ def test_of_two_ports_with_one_address_the_emulated_one_is_left_out() -> None:
 def test_a_bridge_that_is_gone_has_nothing() -> None:
     inventory = take(DEFINED, BridgeView("xenbr0", exists=False), frozenset())
     assert set(inventory.facts) == {Network("a", 10), Network("b", 11)}
+
+
+def test_a_limit_of_the_node_is_told_if_there_is_one() -> None:
+    scope = NodeScope(DEFINED, 0, max_routers=7)
+    known = scope.observe(BridgeView("xenbr0", 5, "netdev"))
+    assert known is not None
+    assert NodeLimits(7) in known.facts
+    assert not any(isinstance(fact, NodeLimits) for fact in observe().facts)
 
 
 def test_a_bridge_that_is_not_filled_in_says_nothing() -> None:
