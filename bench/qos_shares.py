@@ -6,17 +6,14 @@ and where only guarantees are read, it is smaller: a machine of two cores carrie
 
 from __future__ import annotations
 
-import math
 import os
 import re
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 from bench.figure import Figure, figure, mean_and_interval
 from bench.tenants import PORT, SMALL_BYTES, Tenants, target, tenants
 from qos_controller.ideal import fill
-from xenflow_lab.command import wait_until
 
 ROUNDS = int(os.environ.get("QOS_ROUNDS", "10"))
 WINDOW_S = float(os.environ.get("QOS_WINDOW_S", "25"))
@@ -40,7 +37,7 @@ TINY_HIRES = (0.5, 0.5, 40.0)
 
 def run() -> list[Figure]:
     """Return all figures of this module."""
-    return [*paper_scenario(), *two_tenants(), *mixed(), tiny(), level1()]
+    return [*paper_scenario(), *two_tenants(), *mixed(), tiny()]
 
 
 def paper_scenario() -> list[Figure]:
@@ -76,18 +73,20 @@ def two_tenants() -> list[Figure]:
                 made.let_flow(SETTLE_S)
                 uses.append(made.watch(SHORT_S, SHORT_S).mean(queues[1]) / LINK_MBPS)
             print(f"    one alone, after {quiet_s:g} s of quiet: {uses[-1]:.3f} of the link", flush=True)
-        wakes = [_wake(made, queues) for _ in range(WAKES)]
+        wakes, fitness = zip(*(_wake(made, queues) for _ in range(WAKES)), strict=True)
         errors = [_row(made, queues, demands) for demands in TABLE]
     return [
         figure("qos_idle_use", uses, min(uses)),
         figure("qos_wake_ms", wakes, max(wakes)),
+        figure("qos_wake_fitness", fitness, min(fitness)),
         figure("qos_table_error", errors, max(errors)),
     ]
 
 
-def _wake(made: Tenants, queues: Mapping[int, Sequence[int]]) -> float:
-    """Return the ms from the idle one's first packet to the first interval in which it has its guarantee.
+def _wake(made: Tenants, queues: Mapping[int, Sequence[int]]) -> tuple[float, float]:
+    """Return the ms from the idle one's first packet to the first interval in which it has its guarantee, and fitness.
 
+    Fitness is that of its share from `k_med` + 2 steps after that packet on.
     An interval of reading is 20 ms; what counts is the latest time that it can have been.
     """
     with made.sending({1: 120}):
@@ -103,7 +102,7 @@ def _wake(made: Tenants, queues: Mapping[int, Sequence[int]]) -> float:
     end_s = series.times_s[first] + SETTLE_S
     share = series.since(end_s).mean(queues[2])
     print(f"    woke: its guarantee after {woke_ms:.0f} ms, {share:.1f} Mb/s after (k_med + 2) t_med", flush=True)
-    return woke_ms
+    return woke_ms, made.fitness([share], _parts(HIRES, LINK_MBPS)[1:])[0]
 
 
 def _row(made: Tenants, queues: Mapping[int, Sequence[int]], demands: Sequence[float]) -> float:
@@ -179,28 +178,6 @@ def tiny() -> Figure:
     print(f"    tiny hires: {_shown(rates)}, quanta {quanta[0]} to {quanta[-1]}, a warning: {warned}", flush=True)
     parts = [rate / hired for rate, hired in zip(rates, TINY_HIRES, strict=True)]
     return figure("qos_tiny", parts, 0.0 if warned or quanta[-1] > 200_000 else min(parts))
-
-
-def level1() -> Figure:
-    """Return after how many k_med t_med the guarantee of one that used 3 x its hire is that of the other again.
-
-    The interval in which it stops using more is not counted: its measurement has some of that.
-    """
-    with _lab((4.0, 4.0), 20.0) as made, made.sending({1: 3.9, 2: 3.9}):
-        with made.sending({1: 8}):
-            made.let_flow(SETTLE_S)
-            over = made.guarantees_bps()
-        began = time.monotonic()
-        wait_until(lambda: _is_level(made.guarantees_bps()), 60, "equal guarantees again", 0.1)
-        took_s = time.monotonic() - began
-    part = (took_s // T_MED_S - 1) / K_MED
-    ratio = over[1] / over[2]
-    print(f"    level 1: {ratio:.2f} of the other's guarantee at 3 x its hire, equal {took_s:.1f} s after", flush=True)
-    return figure("qos_level1", [part], part if ratio < 0.95 else math.inf)
-
-
-def _is_level(guarantees: Mapping[int, int]) -> bool:
-    return abs(1 - guarantees[1] / guarantees[2]) <= 0.02
 
 
 @contextmanager

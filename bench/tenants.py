@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,6 +18,7 @@ from itertools import pairwise
 import msgspec
 
 from bench.agent import SINK_PORT, Agent
+from xenflow.qosanswers import QueueStatus
 from xenflow_app.queueing import CONTROL_RATE
 from xenflow_lab import shares, stations
 from xenflow_lab.lab import Lab
@@ -140,22 +141,24 @@ class Tenants:
 
     def hired_bps(self) -> dict[int, int]:
         """Return what each tenant has hired, as its queues on the trunk have it."""
-        found: dict[int, int] = {}
-        for link in self._links():
-            for queue in link.queues:
-                if not queue.control and queue.owner.startswith("v"):
-                    number = int(queue.owner[1:])
-                    found[number] = found.get(number, 0) + queue.hired
-        return found
+        return self._sums(lambda queue: queue.hired)
 
     def guarantees_bps(self) -> dict[int, int]:
         """Return each tenant's guarantee in force, classes together."""
+        return self._sums(lambda queue: queue.guarantee)
+
+    def ceilings_bps(self) -> dict[int, int]:
+        """Return each tenant's ceiling in force; tenants without classes."""
+        return self._sums(lambda queue: queue.ceiling)
+
+    def _sums(self, rate_bps: Callable[[QueueStatus], int]) -> dict[int, int]:
+        """Return a rate of each tenant's queues on the trunk, in sum."""
         found: dict[int, int] = {}
         for link in self._links():
             for queue in link.queues:
                 if not queue.control and queue.owner.startswith("v"):
                     number = int(queue.owner[1:])
-                    found[number] = found.get(number, 0) + queue.guarantee
+                    found[number] = found.get(number, 0) + rate_bps(queue)
         return found
 
     def _links(self) -> list[shares.LinkQueues]:
