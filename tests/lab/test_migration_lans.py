@@ -5,7 +5,8 @@
 
     left: h1, h3, r1        r1 - core - r2 - mid - r3        right: h2, h4, r3
 
-All routes are static, so that no routing daemon's packets teach the plain bridge where a router is.
+All routes are static, so that no routing daemon's packets teach the plain bridge where a router is. Every IPv4 address
+and route has its like in IPv6, and each stream is half of the one and half of the other.
 """
 
 from __future__ import annotations
@@ -65,14 +66,22 @@ def topology() -> str:
     lines += [f'[[network]]\nname = "{name}"\nvid = {vid}' for name, vid in NETWORKS.items()]
     for router, (node, interfaces, routes) in ROUTERS.items():
         lines.append(f'[[router]]\nname = "{router}"\nnode = "{node}"')
-        for network, address in interfaces.items():
-            lines.append(f'[[router.interface]]\nnetwork = "{network}"\naddresses = ["{address}/24"]')
-        lines += [f'[[router.route]]\nto = "{to}"\nvia = "{via}"' for to, via in routes.items()]
-    for host, (node, network, number) in HOSTS.items():
-        subnet = 1 if network == "left" else 2
+        for network, own in interfaces.items():
+            both = [f"{own}/24", f"{v6(own)}/64"]
+            lines.append(f'[[router.interface]]\nnetwork = "{network}"\naddresses = {both}')
+        both_ways = routes | {f"{v6(to.removesuffix('0/24'))}/64": v6(via) for to, via in routes.items()}
+        lines += [f'[[router.route]]\nto = "{to}"\nvia = "{via}"' for to, via in both_ways.items()]
+    for host, (node, network, _) in HOSTS.items():
+        own, gateway = address(host), f"10.0.{1 if network == 'left' else 2}.1"
         lines.append(f'[[host]]\nname = "{host}"\nnode = "{node}"\nnetwork = "{network}"')
-        lines.append(f'addresses = ["10.0.{subnet}.1{number}/24"]\ngateways = ["10.0.{subnet}.1"]')
+        lines.append(f'addresses = ["{own}/24", "{v6(own)}/64"]\ngateways = ["{gateway}", "{v6(gateway)}"]')
     return "\n".join(lines)
+
+
+def v6(v4: str) -> str:
+    """Return the like of an IPv4 address, or of its first three parts: 10.0.12.1 -> fd00:12::1."""
+    subnet, number = v4.split(".")[2:]
+    return f"fd00:{subnet}::{number}"
 
 
 def address(host: str) -> str:
@@ -81,7 +90,8 @@ def address(host: str) -> str:
 
 
 def stream(source: str, to: str, port: int) -> ring.Stream:
-    return ring.Stream(f"{source}-{to}", source, (f"{address(to)}:{port}",), (to,), 2, ("--ports", "2"))
+    ways = (f"[{v6(address(to))}]:{port}", f"[::ffff:{address(to)}]:{port}")
+    return ring.Stream(f"{source}-{to}", source, ways, (to,), 2, ("--ports", "2"))
 
 
 SLOW = bool(os.environ.get("XENFLOW_SLOW"))
@@ -103,7 +113,8 @@ def _at_rest(lab: Lab) -> None:
         if moving.node_of(lab, router) != node:
             moving.moved(lab, router, node)
     for host in HOSTS:
-        answered = tools.answers(lab, host, [address(other) for other in HOSTS if other != host])
+        others = [address(other) for other in HOSTS if other != host]
+        answered = tools.answers(lab, host, [*others, *map(v6, others)])
         assert all(answered.values()), (host, answered)
     ring.wait_quiet(lab)
 
@@ -156,6 +167,21 @@ def looks(content: bytes) -> str:
     return "tagged" if frame.ethertype in (frames.ETHERTYPE_ARP, LESSON_TYPE) else f"tagged {frame.ethertype:#06x}"
 
 
+def assert_resolves(lab: Lab, router: str) -> None:
+    """The router asks for neighbors on both sides of the bridge, by ARP and ND, and is answered where it is now."""
+    devices = {vif.network: vif.interface.device for vif in lab.plan.vifs if vif.machine == router}
+    others = [vif for vif in lab.plan.vifs if vif.machine != router and vif.network in devices]
+    asked = [(where.split("/")[0], devices[vif.network]) for vif in others for where in vif.interface.addresses]
+    for where, device in asked:
+        lab.run(router, ["ip", "neigh", "change", where, "dev", device, "nud", "probe"], check=True)
+
+    def answered() -> bool:
+        there = lab.run(router, ["ip", "neigh", "show", "nud", "reachable"], check=True).stdout
+        return all(f"{where} dev {device} " in there for where, device in asked)
+
+    lab.wait_until(answered, 10, f"answers to {router} from {[where for where, _ in asked]}")
+
+
 CASES = [(router, streams) for router in ROUTERS for streams in ("one way", "everybody")]
 
 
@@ -168,6 +194,7 @@ def test_a_learning_bridge_on_the_way_costs_no_packet(lab: Lab, router: str, kin
     with moving.numbered(lab, *streams, rate_pps=RATE_PPS) as reports:
         for to in (there, home):
             print(f"{router} to {to}: {moving.steps(moving.moved(lab, router, to))} ms")
+            assert_resolves(lab, router)
     print(ring.figures(reports))
     moving.assert_complete(reports)
     moving.assert_as_wanted(lab)
