@@ -12,6 +12,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from xenflow.model import Key, Machine, MachineKind, Network
 from xenflow.replica import Change, Inbox
 from xenflow.wire import NODE_SCOPE, Begin, End, Update
@@ -21,6 +23,7 @@ from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import FABRIC, Owner
 from xenflow_app.homes import Homes
 from xenflow_app.ids import Ids
+from xenflow_app.keeping import Keeping
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
 from xenflow_app.router import Place, Router
@@ -63,6 +66,7 @@ class Facts:
         self._reactive = reactive
         self._refuse = refuse
         self._ids = Ids()
+        self._keeping = Keeping()
 
     # -- a node ------------------------------------------------------------------------------------------------------
 
@@ -148,7 +152,7 @@ class Facts:
         change = inbox.receive(message)
         router = node.routers.get(name)
         if router is not None:
-            self._plan_router(node, router, change)
+            self._plan_router(node, router, self._keeping.keep(name, message, change))
         if not isinstance(message, Begin):
             node.acks[name] = message.seq
 
@@ -186,6 +190,20 @@ class Facts:
             self._create(node, source.machine, planned=source.planned)
             self._plan_ports(node, {port.name for port in node.ports if port.machine == name})
 
+    def keep_neighbors(self, name: str) -> None:
+        """The router has come to another node: the neighbors that it gives up stay until `let_neighbors_go`."""
+        self._keeping.begin(name)
+
+    def let_neighbors_go(self, name: str) -> None:
+        """Its move has ended: what its kernel has given up, and not found again, is not planned any more."""
+        gone = self._keeping.end(name)
+        for node in self._nodes.values() if gone else ():
+            router, inbox = node.routers.get(name), node.router_inboxes.get(name)
+            if router is not None and inbox is not None:
+                for kind, key in gone:
+                    inbox.facts.pop(kind, key)
+                router.apply(Change(withdrawals=gone))
+
     def close(self, node: Node, name: str, *, moved: bool) -> None:
         """The router does not run on the node any more, or its client starts from nothing."""
         if moved and node.machine(name) is not None:
@@ -218,6 +236,8 @@ class Facts:
                 node.leaving.add(name)
             return
         node.leaving.discard(name)
+        if router is not None and router.machine != machine:
+            router.machine = replace(router.machine, resources=machine.resources)  # they decide nothing here
         if router is None or router.machine != machine or router.vids != self._vids(node, machine):
             was_planned = router is not None and router.planned
             if router is not None:

@@ -66,6 +66,7 @@ class Action(StrEnum):
     START = "have the hypervisor move the VM"
     CANCEL = "have the hypervisor stop"
     ROUTE = "let the target route what comes its way"
+    KEEP = "keep what neighbors its kernel gives up, until the end"
     ANNOUNCE = "ask the client to announce"
     QUIET = "tell the client that it has been heard"
     REPOINT = "turn the other nodes"
@@ -74,7 +75,7 @@ class Action(StrEnum):
     UNDO = "remove the router from the target"
 
 
-_FORWARD = (Action.INSTALL, Action.ROUTE)
+_FORWARD = (Action.KEEP, Action.INSTALL, Action.ROUTE)
 _BACK: tuple[State, tuple[Action, ...]] = (State.UNDOING, (Action.UNDO,))
 TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (State.PREPARING, Event.DEFINED): (State.INSTALLING, (Action.INSTALL,)),

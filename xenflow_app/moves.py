@@ -316,6 +316,7 @@ class Moves:
         if state in ENDED:
             del self.under_way[move.name]
             self._homes.disguise(move.name, moving=False)
+            self._facts.let_neighbors_go(move.name)
             self.ended = [*self.ended[1 - KEPT :], move]
             for node in self._nodes.values():
                 if node.machine(move.name) is not None and self._homes.home(move.name) != node.name:
@@ -338,6 +339,8 @@ class Moves:
                 waiting = {node.name for node in (source, target) if node is target or node.switch is not None}
                 for node in [self._nodes[item] for item in sorted(waiting)]:
                     self._steps.when_followed(node, partial(self._installed, move, waiting, node.name))
+            case Action.KEEP:
+                self._facts.keep_neighbors(name)
             case Action.START:
                 self._ask(move, source, Move(move.number, name, target.name))
             case Action.CANCEL:
@@ -404,6 +407,7 @@ class Moves:
         self._homes.disguise(move.name, moving=False)
         move.state, move.error = State.FAILED, "the VM was destroyed"
         self._note(move, "destroyed")
+        self._facts.let_neighbors_go(move.name)
         self.ended = [*self.ended[1 - KEPT :], move]
         for where in (move.source, move.target):
             node = self._nodes[where]

@@ -17,7 +17,7 @@ from hypothesis.strategies import booleans, floats, integers, sampled_from
 
 from tests.unit.app.network import Server, World, mac
 from xenflow.announcement import Announcement, build
-from xenflow.model import Hop, Machine, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
+from xenflow.model import Hop, Machine, Neighbor, Port, PortKind, Route, RouteKind, neighbor_key, pack_prefix
 from xenflow.wire import Announce, Close, Confirmed, Define, Move, Progress
 from xenflow_app import frame
 from xenflow_app.effects import ToSwitch
@@ -31,6 +31,7 @@ RING = (("a", 1, "b", 1), ("b", 2, "c", 1), ("c", 2, "a", 2))
 GATEWAY = bytes([10, 0, 0, 9])
 BEYOND = bytes([10, 9, 1, 1])
 ADDRESS, VID = mac(101), 30
+ARRIVED = (State.RESUMING, State.ANNOUNCING, State.REPOINTING, State.DRAINING)
 FIRST_PORT = {"a": 101, "b": 301}
 GATEWAY_PORT = 200
 SENDER_PORT = {"a": 211, "b": 212, "c": 213}
@@ -188,6 +189,21 @@ class Moving(RuleBasedStateMachine):
         else:
             self.client.drop(Route.KIND, prefix)
         self.net.settle()
+
+    @precondition(lambda self: self.reported and self.has_arrived())
+    @rule()
+    def lose_sight_of_the_neighbor(self) -> None:
+        """The VM reaches nobody from its new node for a while: its kernel gives the neighbor up, and finds it again."""
+        self.client.drop(Neighbor.KIND, neighbor_key(1, GATEWAY))
+        self.net.settle()
+        self.packets_arrive_once()
+        self.client.put(Neighbor(1, GATEWAY, mac(GATEWAY_PORT)))
+        self.net.settle()
+
+    def has_arrived(self) -> bool:
+        """Tell whether a move is under way whose VM has been on its target."""
+        move = self.net.controller.moves.under_way.get("r1")
+        return move is not None and move.state in ARRIVED
 
     @precondition(lambda self: self.net.servers[self.where].connection is not None)
     @rule(times=sampled_from([1, 2]))
