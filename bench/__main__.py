@@ -59,6 +59,15 @@ SUITES = {
         "mig_repoint_ms",
         "mig_repoint_20k_ms",
     ),
+    "hops": (
+        "mig_hops_lost",
+        "mig_hops_doubled",
+        "mig_hops_gap_ms",
+        "mig_hops_gap_p9999_ms",
+        "mig_hops_reorder_windows",
+        "mig_hops_reorder_ms",
+    ),
+    "transfers": ("mig_tcp_stall_ms",),
 }
 """Module -> the figures that one run of it gives."""
 NEEDS_POX = "reactive"

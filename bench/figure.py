@@ -72,6 +72,13 @@ REACHES = {
     "mig_sync_10k_ms": Reach("ms", 3000),
     "mig_repoint_ms": Reach("ms", 100),
     "mig_repoint_20k_ms": Reach("ms", 300),
+    "mig_hops_lost": Reach("", 0),
+    "mig_hops_doubled": Reach("", 0),
+    "mig_hops_gap_ms": Reach("ms", 50),
+    "mig_hops_gap_p9999_ms": Reach("ms", 10),
+    "mig_hops_reorder_windows": Reach("", 1),
+    "mig_hops_reorder_ms": Reach("ms", 10),
+    "mig_tcp_stall_ms": Reach("ms", 200),
 }
 
 

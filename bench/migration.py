@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,18 +20,17 @@ from typing import Any
 from bench import network
 from bench.agent import Agent
 from bench.figure import Figure, figure
-from bench.moving import Steps, to_and_fro
+from bench.moving import Steps, migrate, to_and_fro
 from xenflow_lab import stations
 from xenflow_lab.command import LabError
 from xenflow_lab.lab import Lab
+from xenflow_lab.plan import Kind
 
 MOVES = int(os.environ.get("MOVES", "20"))
 SYNC_MOVES = min(MOVES, 6)
 BASELINE_S = 10.0
 ROUTER, BETWEEN, NEXT_HOP = "r1", ("n1", "n2"), "10.0.255.2"
 ROUTES, MORE_ROUTES = 1_000, 10_000
-ROUTER_PORT = "vif1."
-"""How the names of its ports begin, which go and come with it."""
 RECEIVER = "10.0.2.10"
 PORT = 5000
 HALVINGS = 4
@@ -101,12 +99,13 @@ def run() -> list[Figure]:
     with network.lab_of(network.topology("migration")) as lab, Agent(lab, ROUTER) as agent:
         _prepare(lab)
         _fill(lab, agent, 0, ROUTES)
-        runs = [_measure(lab, load) for load in (*LOADS, MANY)]
+        moves = {ROUTER: BETWEEN}
+        runs = [measure(lab, load, to_and_fro(lab, moves, MOVES)) for load in (*LOADS, MANY)]
         _fill(lab, agent, ROUTES, MORE_ROUTES)
-        more = list(to_and_fro(lab, ROUTER, BETWEEN, SYNC_MOVES))
+        more = [migrate(lab, router, to) for router, to in to_and_fro(lab, moves, SYNC_MOVES)]
     few, many = [step for one in runs[:-1] for step in one.steps], runs[-1].steps
     return [
-        *_of_packets(runs),
+        *of_packets(runs),
         _highest("mig_sync_ms", [step.sync_ms for step in few]),
         _highest("mig_sync_10k_ms", [step.sync_ms for step in more]),
         _highest("mig_repoint_ms", [step.repoint_ms for step in few]),
@@ -114,7 +113,7 @@ def run() -> list[Figure]:
     ]
 
 
-def _of_packets(runs: list[Run]) -> list[Figure]:
+def of_packets(runs: list[Run], prefix: str = "mig") -> list[Figure]:
     """Return the figures that have a sample for each load.
 
     With many destinations a flow of the tools is many flows of the network: gaps and order within it mean nothing.
@@ -122,12 +121,12 @@ def _of_packets(runs: list[Run]) -> list[Figure]:
     lost, doubled = ([float(one.report[what]) for one in runs] for what in ("lost", "duplicated"))
     runs = [one for one in runs if not one.load.destinations]
     return [
-        figure("mig_lost", lost, sum(lost)),
-        figure("mig_doubled", doubled, sum(doubled)),
-        _highest("mig_gap_ms", [one.report["longest_gap_ns"] / 1e6 for one in runs]),
-        _highest("mig_gap_p9999_ms", [one.late_ms for one in runs]),
-        _highest("mig_reorder_windows", [one.windows for one in runs]),
-        _highest("mig_reorder_ms", [one.reordered_ms for one in runs]),
+        figure(f"{prefix}_lost", lost, sum(lost)),
+        figure(f"{prefix}_doubled", doubled, sum(doubled)),
+        _highest(f"{prefix}_gap_ms", [one.report["longest_gap_ns"] / 1e6 for one in runs]),
+        _highest(f"{prefix}_gap_p9999_ms", [one.late_ms for one in runs]),
+        _highest(f"{prefix}_reorder_windows", [one.windows for one in runs]),
+        _highest(f"{prefix}_reorder_ms", [one.reordered_ms for one in runs]),
     ]
 
 
@@ -157,8 +156,11 @@ def _fill(lab: Lab, agent: Agent, there: int, count: int) -> None:
     lab.wait_settled()
 
 
-def _measure(lab: Lab, load: Load) -> Run:
-    """Return a load's baseline at the highest rate that is carried, and what it is like under migrations."""
+def measure(lab: Lab, load: Load, orders: Iterable[tuple[str, str]]) -> Run:
+    """Return a load's baseline at the highest rate that is carried, and what it is like under these migrations.
+
+    Each is ordered as soon as the last one is done. Raises LabError.
+    """
     for _ in range(HALVINGS):
         with _traffic(lab, load) as baseline:
             _let_flow(lab, load)
@@ -171,10 +173,9 @@ def _measure(lab: Lab, load: Load) -> Run:
         raise LabError(f"{load.name}: packets are lost at {load.rate_pps * 2:,.0f}/s while nothing moves")
     steps, cached = [], []
     with _traffic(lab, load) as report:
-        moves = to_and_fro(lab, ROUTER, BETWEEN, MOVES)
-        for _ in range(MOVES):
-            cached.append(_cached(lab, lab.plan.machines[ROUTER].node))
-            steps.append(next(moves))
+        for router, target in orders:
+            cached.append(_cached(lab, lab.plan.machines[router].node))
+            steps.append(migrate(lab, router, target))
     one = Run(load, baseline, report, steps)
     print(f"    {load.name}: {len(steps)} migrations: {_shown(report)}")
     print(f"        in sync {_spread([step.sync_ms for step in steps])} ms, ", end="")
@@ -190,9 +191,9 @@ def _traffic(lab: Lab, load: Load) -> Iterator[dict[str, Any]]:
     before = _overflowed(lab)
     with stations.start(lab, "h2", "receive", "--port", str(PORT), "--flows", str(load.flows)) as receiver:
         with stations.begin(lab, "h1", "send", *load.words) as sender:
-            _wait(lab, 1.0)
+            network.wait(lab, 1.0)
             yield report
-            _wait(lab, 0.5)
+            network.wait(lab, 0.5)
             sent = sender.stop()
         report |= receiver.end(10)
     report["late_ns"] = sent["late_ns"]
@@ -203,17 +204,12 @@ def _traffic(lab: Lab, load: Load) -> Iterator[dict[str, Any]]:
 def _let_flow(lab: Lab, load: Load) -> None:
     """Let packets flow for a while; with many destinations the datapaths are emptied as in a migration."""
     if not load.destinations:
-        _wait(lab, BASELINE_S)
+        network.wait(lab, BASELINE_S)
         return
     for _ in range(5):
         for node in BETWEEN:
             lab.appctl(node, "revalidator/purge")
-        _wait(lab, BASELINE_S / 5)
-
-
-def _wait(lab: Lab, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    lab.wait_until(lambda: time.monotonic() >= end, seconds + 5, "the end of a pause")
+        network.wait(lab, BASELINE_S / 5)
 
 
 def _cached(lab: Lab, node: str) -> int:
@@ -225,10 +221,12 @@ def _cached(lab: Lab, node: str) -> int:
 def _overflowed(lab: Lab) -> int:
     """Return how many frames the full sockets of trunks and hosts' ports have cost: a switch did not get to run."""
     found = 0
-    for node in (*BETWEEN, "n3"):
-        for line in lab.run(node, ["ss", "-0", "-n", "-m"], check=True).stdout.splitlines():
+    routers = {item.name for item in lab.plan.of_kind(Kind.ROUTER)}
+    of_routers = [vif.port for vif in lab.plan.vifs if vif.machine in routers]
+    for node in lab.plan.of_kind(Kind.NODE):
+        for line in lab.run(node.name, ["ss", "-0", "-n", "-m"], check=True).stdout.splitlines():
             dropped = re.search(r",d(\d+)\)", line)
-            if dropped and ROUTER_PORT not in line:
+            if dropped and not any(port in line for port in of_routers):  # those go and come with it
                 found += int(dropped[1])
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -62,9 +62,9 @@ def steps(found: MigrationStatus) -> Steps:
     )
 
 
-def to_and_fro(lab: Lab, router: str, between: tuple[str, str], count: int) -> Iterator[Steps]:
-    """Move a router `count` times between two nodes, each time as soon as the last migration is done."""
-    here = lab.plan.machines[router].node
-    targets = sorted(between, key=lambda node: node == here)
-    for target in itertools.islice(itertools.cycle(targets), count):
-        yield migrate(lab, router, target)
+def to_and_fro(lab: Lab, between: Mapping[str, tuple[str, str]], count: int) -> Iterator[tuple[str, str]]:
+    """Return `count` orders, a router and its target each: the routers by turns, each between its two nodes."""
+    here = {router: lab.plan.machines[router].node for router in between}
+    targets = {router: itertools.cycle(sorted(ends, key=here[router].__eq__)) for router, ends in between.items()}
+    for router in itertools.islice(itertools.cycle(between), count):
+        yield router, next(targets[router])

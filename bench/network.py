@@ -9,6 +9,7 @@ The static flows have a higher priority and no cookie of ours, so the program un
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,6 +64,12 @@ def vif(lab: Lab, machine: str, number: int = 1) -> Vif:
 def set_neighbor(lab: Lab, who: str, address: str, mac: str) -> None:
     """Tell a host for good which MAC an address has."""
     lab.run(who, ["ip", "neigh", "replace", address, "lladdr", mac, "nud", "permanent", "dev", "eth0"], check=True)
+
+
+def wait(lab: Lab, seconds: float) -> None:
+    """Let packets flow for a while: the time is what is measured."""
+    end = time.monotonic() + seconds
+    lab.wait_until(lambda: time.monotonic() >= end, seconds + 5, "the end of a pause")
 
 
 class Paths:

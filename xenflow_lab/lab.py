@@ -12,7 +12,7 @@ import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -209,6 +209,13 @@ class Lab:
         """
         way = moves.Way(freeze_s, on_progress, cancelled) if cancelled else moves.Way(freeze_s, on_progress)
         return moves.move(self, machine, to, way)
+
+    def paused(self, machine: str) -> AbstractContextManager[None]:
+        """Let a virtual machine stand still, silent both ways, while the block runs; it stays where it is.
+
+        Raises ConfigError, LabError.
+        """
+        return moves.paused(self, machine)
 
     def destroy(self, machine: str) -> None:
         """Destroy a virtual machine: its processes and its ports go, and it is nowhere.

@@ -20,7 +20,8 @@ of this. All machines are entered by their holders' pids: a move can be started 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -126,6 +127,27 @@ def settle(lab: Lab, here: Side, gone: Side, stopped: list[int] | None = None) -
     if failed:
         raise failed
     _clear(lab, here, gone)
+
+
+@contextmanager
+def paused(lab: Lab, machine: str) -> Iterator[None]:
+    """Let a machine stand still where it is while the block runs, as a hypervisor's own pause does.
+
+    Its ports stay. Raises ConfigError, LabError.
+    """
+    with places.locked(lab.paths, machine):
+        here = places.side(lab.built, machine, _recover(lab, machine).node)
+        space = stopping.namespace_of_machine(lab.holder_pid(machine))
+        stopped: list[int] | None = None
+        try:
+            silence.keep_neighbors(lab, here)
+            stopped = stopping.stop(space)
+            _wires(lab, fabric.cut_all(here))
+            yield
+        finally:
+            _wires(lab, fabric.join_all(here))
+            stopping.resume(space, stopped)
+            silence.forget_neighbors(lab, here)
 
 
 def destroy(lab: Lab, machine: str) -> None:
