@@ -89,6 +89,7 @@ class Status(msgspec.Struct, frozen=True):
     `awaited` says what is waited for while the network is not settled or a change is under way. `ignored` are
     announcements that no move waits for or that prove nothing, and frames that misuse the announcement's address.
     `contested` are addresses that several routers of a network have: the switches answer for none of them.
+    `alarms` are what a person should mend on a node: two machines with one MAC address, a port that is left out, …
     `turned_away` are connections that listeners refused, the controller's and the nodes', and facts of routers that
     the nodes refused.
     """
@@ -105,6 +106,19 @@ class Status(msgspec.Struct, frozen=True):
     ignored: list[Refusal] = []
     turned_away: list[Refusal] = []
     contested: list[str] = []
+    alarms: list[str] = []
+
+
+class ResourcesStatus(msgspec.Struct, frozen=True):
+    """Processor and memory of a VM; null: not said, or not known.
+
+    `cpu_weight` is relative to others' (256 if nothing is said), `cpu_cap` in percent of one processor (0: no cap).
+    """
+
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    cpu_weight: int | None = None
+    cpu_cap: int | None = None
 
 
 class InterfaceStatus(msgspec.Struct, frozen=True):
@@ -125,7 +139,8 @@ class InterfaceStatus(msgspec.Struct, frozen=True):
 class RouterStatus(msgspec.Struct, frozen=True):
     """A router. `shed_reported` routes are kept back by client or server, `shed_here` have no flow because of a cap.
 
-    `wildcard_packets` had no flow of their own and went to the VM by the wildcard flow.
+    `wildcard_packets` had no flow of their own and went to the VM by the wildcard flow. `defined` is what its VM is to
+    have, `has` what the hypervisor says that it has (null: not asked), `resource_problems` why that differs.
     """
 
     name: str
@@ -139,6 +154,9 @@ class RouterStatus(msgspec.Struct, frozen=True):
     shed_here: int
     max_flows: int
     wildcard_packets: int | None = None
+    defined: ResourcesStatus = ResourcesStatus()
+    has: ResourcesStatus | None = None
+    resource_problems: list[str] = []
 
 
 class HopStatus(msgspec.Struct, frozen=True):

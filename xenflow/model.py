@@ -18,6 +18,7 @@ from typing import ClassVar, TypeAlias
 import msgspec
 
 from xenflow.bandwidth import PortQueues, TrafficClass
+from xenflow.resources import Granted, Resources
 
 Prefix: TypeAlias = bytes
 Key: TypeAlias = tuple[int, bytes]
@@ -170,6 +171,7 @@ class Machine(msgspec.Struct, frozen=True, array_like=True, tag=11):
 
     `max_flows` caps the route flows that the app installs for a router, `max_routes` those that it reports (0: no cap).
     `rate` is what a router has hired on each link in its way, `ceiling` what it may use at most (bit/s, 0: none).
+    `resources` are the processor and memory of its VM.
     """
 
     KIND: ClassVar[int] = 11
@@ -181,6 +183,7 @@ class Machine(msgspec.Struct, frozen=True, array_like=True, tag=11):
     rate: int = 0
     ceiling: int = 0
     classes: tuple[TrafficClass, ...] = ()
+    resources: Resources = Resources()
 
     @property
     def key(self) -> bytes:
@@ -267,6 +270,18 @@ class NodeLimits(msgspec.Struct, frozen=True, array_like=True, tag=15):
         return b""
 
 
+class Alarm(msgspec.Struct, frozen=True, array_like=True, tag=17):
+    """Something on a node that a person should mend, in words, for as long as it is so (an alarm of RFC 8632)."""
+
+    KIND: ClassVar[int] = 17
+    text: str
+
+    @property
+    def key(self) -> bytes:
+        """Key among alarms: the text."""
+        return self.text.encode()
+
+
 Fact: TypeAlias = (
     Link
     | Address
@@ -279,6 +294,8 @@ Fact: TypeAlias = (
     | Bridge
     | Handed
     | NodeLimits
+    | Granted
+    | Alarm
     | PortQueues
 )
 

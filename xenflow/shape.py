@@ -12,6 +12,7 @@ from typing import Final, cast
 from xenflow.bandwidth import MAX_CLASSES, MAX_RATE, PortQueues, TrafficClass, malformed_class, malformed_queues
 from xenflow.model import (
     Address,
+    Alarm,
     Bridge,
     Fact,
     Handed,
@@ -27,6 +28,7 @@ from xenflow.model import (
     RouteKind,
     ShedRoutes,
 )
+from xenflow.resources import MAX_REASON, Granted, faults, malformed_granted
 
 MAX_HOPS: Final = 256
 """Next hops of one route; what FRR and BIRD write at the most."""
@@ -120,6 +122,8 @@ def _machine(fact: Fact) -> str:
         return "a rate out of range"
     if len(machine.classes) > MAX_CLASSES:
         return f"more than {MAX_CLASSES} classes"
+    if wrong := next(faults(machine.resources), None):
+        return f"{wrong[0]} {wrong[1]}"
     problems = (_name(machine.name), *map(_interface, machine.interfaces), *map(_class, machine.classes))
     return next(filter(None, problems), "")
 
@@ -162,6 +166,15 @@ def _limits(fact: Fact) -> str:
     return "" if 1 <= cast(NodeLimits, fact).max_routers < 1 << 31 else "a limit is 1 to 2^31 - 1"
 
 
+def _granted(fact: Fact) -> str:
+    granted = cast(Granted, fact)
+    return _name(granted.name) or malformed_granted(granted)
+
+
+def _alarm(fact: Fact) -> str:
+    return "" if 1 <= len(cast(Alarm, fact).text) <= MAX_REASON else f"an alarm has 1 to {MAX_REASON} characters"
+
+
 def _queues(fact: Fact) -> str:
     queues = cast(PortQueues, fact)
     return _name(queues.port) or malformed_queues(queues)
@@ -185,5 +198,7 @@ _CHECKS: Final[dict[int, Callable[[Fact], str]]] = {
     Bridge.KIND: _bridge,
     Handed.KIND: _handed,
     NodeLimits.KIND: _limits,
+    Granted.KIND: _granted,
+    Alarm.KIND: _alarm,
     PortQueues.KIND: _queues,
 }

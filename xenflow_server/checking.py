@@ -19,6 +19,7 @@ from xenflow.model import (
     mac_text,
     pack_mac,
 )
+from xenflow.resources import Resources, faults
 from xenflow_server.hires import Hires
 from xenflow_server.tables import HostTable, InterfaceTable, NetworkTable, PortTable, RouterTable
 
@@ -102,13 +103,27 @@ class Checker:
             seen.add(interface.network)
         rate, ceiling, classes = self.hires.router(where, table)
         return Machine(
-            table.name, MachineKind.ROUTER, interfaces, table.max_flows, table.max_routes or 0, rate, ceiling, classes
+            table.name,
+            MachineKind.ROUTER,
+            interfaces,
+            table.max_flows,
+            table.max_routes or 0,
+            rate,
+            ceiling,
+            classes,
+            self._resources(where, table),
         )
 
     def host(self, file: str, table: HostTable) -> Machine:
         """Take one host."""
         interfaces = self._machine(f"{file}: host {table.name!r}", table.name, table.interface)
         return Machine(table.name, MachineKind.HOST, interfaces)
+
+    def _resources(self, where: str, table: RouterTable) -> Resources:
+        resources = Resources(table.memory_mib, table.vcpus, table.cpu_weight, table.cpu_cap)
+        for key, reason, value in faults(resources):
+            self._problem(where, f"{key} {reason}", value)
+        return resources
 
     def _machine(self, where: str, name: str, tables: list[InterfaceTable]) -> tuple[Interface, ...]:
         self._name(where, name)

@@ -110,6 +110,11 @@ class Domains:
         """Return the present name of a machine that is here."""
         return self._domains[uuid].name
 
+    def phase(self, uuid: str) -> Phase | None:
+        """Return where a machine is in its life, None if it is not here."""
+        domain = self._domains.get(uuid)
+        return None if domain is None else domain.phase
+
     def conflicts(self) -> dict[bytes, tuple[str, ...]]:
         """Return by MAC address the machines that claim it and do not get it."""
         return {

@@ -15,6 +15,7 @@ import msgspec
 
 from xenflow.errors import ConfigError
 from xenflow.model import Machine, MachineKind, address_text, mac_text
+from xenflow.resources import RANGES
 from xenflow.shape import malformed
 from xenflow_server.hires import as_rate, as_tables
 from xenflow_server.tables import InterfaceTable, RouterTable
@@ -104,4 +105,5 @@ def as_table(machine: Machine, max_routes: int) -> RouterTable:
     ]
     rate, ceiling = as_rate(machine.rate), as_rate(machine.ceiling)
     classes = as_tables(machine.classes)
-    return RouterTable(machine.name, interfaces, max_routes, machine.max_flows, rate, ceiling, classes)
+    own = (getattr(machine.resources, key) for key in RANGES)
+    return RouterTable(machine.name, interfaces, max_routes, machine.max_flows, rate, ceiling, classes, *own)

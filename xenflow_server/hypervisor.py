@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from xenflow.model import mac_text
-from xenflow_server.domains import Domains, Saying
+from xenflow_server.domains import Domains, Phase, Saying
 from xenflow_server.view import MOVED_MARK, BridgeView, PortView
 
 
@@ -121,6 +121,10 @@ class Asked:
         """Return the uuid of the machine that runs here and has these MAC addresses; empty if there is not just one."""
         owners = {self.domains.owners.get(mac, "") for mac in macs}
         return owners.pop() if len(owners) == 1 else ""
+
+    def stays(self, uuid: str) -> bool:
+        """Whether a machine runs here and is not about to leave."""
+        return self.domains.phase(uuid) is Phase.RUNNING
 
     def problems(self, known: frozenset[bytes]) -> list[str]:
         """Return what is wrong with the machines that have MAC addresses among `known`."""

@@ -24,13 +24,16 @@ from xenflow.settings import load
 from xenflow.tls import Credentials
 from xenflow.wire import VERSION, Hello, Role
 from xenflow_server.book import Book
+from xenflow_server.granting import ResourceControl
 from xenflow_server.hypervisor import Watcher
 from xenflow_server.moving import plan_for
 from xenflow_server.node import NodeScope
 from xenflow_server.ovsdb import Monitor
+from xenflow_server.resourcing import InThread
 from xenflow_server.server import Server
 from xenflow_server.settings import DEFAULT_PATH, Settings
 from xenflow_server.xl import XlWatcher
+from xenflow_server.xl_machine import XlMachines
 
 log = logging.getLogger("xenflow_server")
 
@@ -111,6 +114,17 @@ def watcher_of(uri: str) -> Watcher | None:
     return LibvirtWatcher(uri)
 
 
+def control_of(uri: str) -> ResourceControl | None:
+    """Return what gives machines processor and memory, None if no hypervisor is asked. Raises as `watcher_of`."""
+    if watcher_of(uri) is None:
+        return None
+    if uri == "xl:":
+        return InThread(XlMachines().find)
+    from xenflow_server.libvirt_machine import LibvirtMachines
+
+    return InThread(LibvirtMachines(uri).find)
+
+
 def check_database(database: str) -> None:
     """Raises ConfigError if Open vSwitch's database is on this machine, and nobody answers there.
 
@@ -144,7 +158,8 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     database = Monitor(settings.ovs.database, settings.ovs.bridge)
     watcher, most = watcher_of(settings.hypervisor.uri), limits.max_routers
     move = plan_for(settings.hypervisor, scope.machine_of)
-    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos, most, watcher)
+    asked = watcher, control_of(settings.hypervisor.uri)
+    server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos, most, *asked)
     listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
     server.refused.doors[str(settings.listen)] = listener.refusals
     stop = asyncio.Event()

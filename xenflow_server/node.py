@@ -3,7 +3,8 @@
     definitions --+
     bridge view --+-> inventory -> scope "" -> app
     hypervisor ---+            +-> machines that run here -> clients
-                                +-> uuid of a router's machine -> moves
+                               +-> uuid of a router's machine -> moves
+                               +-> processor and memory of machines -> granting -> scope ""
 
 Rules: nothing is sent before the bridge is known (law 2: an empty snapshot would mean "delete everything").
 """
@@ -11,17 +12,22 @@ Rules: nothing is sent before the bridge is known (law 2: an empty snapshot woul
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from xenflow.errors import ConfigError
+from xenflow.model import Alarm, MachineKind
 from xenflow.replica import Outbox
+from xenflow.resources import MAX_REASON
 from xenflow.wire import NODE_SCOPE, Message
 from xenflow_server.definitions import Definitions
-from xenflow_server.domains import Saying
+from xenflow_server.domains import Saying, Snapshot
+from xenflow_server.granting import Granting, Wish
 from xenflow_server.hypervisor import Asked, AttachedMacs
 from xenflow_server.inventory import Inventory, take
 from xenflow_server.view import BridgeView
 
 log = logging.getLogger(__name__)
+MAX_ALARMS = 64
 
 
 class NodeScope:
@@ -38,6 +44,7 @@ class NodeScope:
         """
         self.definitions = definitions
         self.inventory: Inventory | None = None
+        self.granting = Granting()
         self._default_max_routes = default_max_routes
         self._max_routers = max_routers
         self._outbox = Outbox(NODE_SCOPE)
@@ -65,18 +72,22 @@ class NodeScope:
         """Take what the hypervisor says; return as `observe`."""
         if self._asked is not None:
             self._asked.take(saying)
+        if isinstance(saying, Snapshot):
+            self.granting.again()
         return self._plan()
 
     def machine_of(self, name: str) -> str:
         """Return the uuid of a router's machine here. Raises ConfigError if the hypervisor shows none, or several."""
-        machine = self.definitions.machines.get(name)
-        macs = frozenset(interface.mac for interface in machine.interfaces) if machine is not None else frozenset()
-        uuid = self._asked.machine_of(macs) if self._asked is not None else ""
+        uuid = self._uuid(name)
         if not uuid:
             raise ConfigError(
                 [f"router {name}: the hypervisor shows no machine here that has exactly its MAC addresses"]
             )
         return uuid
+
+    def granted(self) -> Inventory | None:
+        """What machines have of processor and memory has changed; return as `observe`."""
+        return self._plan()
 
     def redefine(self, definitions: Definitions) -> Inventory | None:
         """Take new definitions; return as `observe`."""
@@ -121,10 +132,37 @@ class NodeScope:
             return None
         asked = self._hypervisor
         self.inventory = take(self.definitions, view, asked.running(), asked.admits, self._max_routers)
-        self._outbox.replace(self.inventory.facts)
-        refused = self._asked.problems(frozenset(self.definitions.vifs)) if self._asked is not None else []
-        self._say([*self.inventory.problems, *refused] if view.exists else [f"bridge {view.name}: is gone"])
+        self._wish(self.inventory)
+        problems = [*self.inventory.problems, *self._hypervisor_problems(self.inventory)]
+        if not view.exists:
+            problems = [f"bridge {view.name}: is gone"]
+        self._outbox.replace([*self.inventory.facts, *self.granting.facts(), *_alarms(problems)])
+        self._say(problems)
         return self.inventory
+
+    def _uuid(self, name: str) -> str:
+        machine = self.definitions.machines.get(name)
+        if machine is None or self._asked is None:
+            return ""
+        return self._asked.machine_of(frozenset(interface.mac for interface in machine.interfaces))
+
+    def _wish(self, inventory: Inventory) -> None:
+        """Want what definitions say for the machines that run here, not for those that are about to leave."""
+        if self._asked is None:
+            return
+        wishes = {}
+        for name, machine in inventory.machines.items():
+            uuid = self._uuid(name) if machine.kind is MachineKind.ROUTER else ""
+            if uuid and self._asked.stays(uuid):
+                wishes[name] = Wish(name, uuid, machine.resources)
+        self.granting.want(wishes)
+
+    def _hypervisor_problems(self, inventory: Inventory) -> list[str]:
+        if self._asked is not None:
+            return [*self._asked.problems(frozenset(self.definitions.vifs)), *self.granting.problems()]
+        said = {name: [key for key, _ in machine.resources.said()] for name, machine in inventory.machines.items()}
+        why = "without [hypervisor] uri nobody is asked for that"
+        return [f"router {name}: {', '.join(keys)} not applied: {why}" for name, keys in said.items() if keys]
 
     def _say(self, problems: list[str] | tuple[str, ...]) -> None:
         """Log what is new among the problems."""
@@ -132,3 +170,10 @@ class NodeScope:
             if problem not in self._said:
                 log.warning("%s", problem)
         self._said = frozenset(problems)
+
+
+def _alarms(problems: Iterable[str]) -> list[Alarm]:
+    """Return problems as facts, not too many and none too long."""
+    texts = [text[:MAX_REASON] for text in dict.fromkeys(problems)]
+    more = [f"and {len(texts) - MAX_ALARMS} problems more: see this node's log"] if len(texts) > MAX_ALARMS else []
+    return [Alarm(text) for text in (*texts[:MAX_ALARMS], *more)]

@@ -1,6 +1,6 @@
 """The daemon, wired: one place that shows who tells whom.
 
-hypervisor -> Saying -+
+hypervisor -> Saying -+   (processor and memory: NodeScope -> Resourcing -> hypervisor -> Granted in the node's scope)
 OVSDB -> view -> NodeScope -> Uplink -> app -> Ack, Problem -> Clients -> client
                      |          ^        |
                      v          |        +-> Confirm -> Confirmer -> Confirmed -> Uplink
@@ -41,12 +41,14 @@ from xenflow_server.clients import Clients
 from xenflow_server.confirm import Confirmer
 from xenflow_server.definitions import Definitions
 from xenflow_server.domains import Saying
+from xenflow_server.granting import ResourceControl
 from xenflow_server.hypervisor import Watcher
 from xenflow_server.inventory import Inventory
 from xenflow_server.moving import MovePlan, by_command
 from xenflow_server.node import NodeScope
 from xenflow_server.orders import Orders
 from xenflow_server.refused import EVERY_S, RefusedCounts
+from xenflow_server.resourcing import Resourcing
 from xenflow_server.settings import OvsTable
 from xenflow_server.shaping import Shaping
 from xenflow_server.uplink import Stream, Uplink
@@ -73,10 +75,11 @@ class Server:
         connect_qos: Callable[[], Awaitable[Stream]] | None = None,
         max_routers: int = 0,
         watcher: Watcher | None = None,
+        control: ResourceControl | None = None,
     ) -> None:
         """`connect` leads to the app, `connect_qos` to the node's qos-controller, if it has one.
 
-        `watcher` asks the hypervisor, if it is one that can be asked.
+        `watcher` asks the hypervisor, if it is one that can be asked; `control` gives machines processor and memory.
         """
         self.uplink = Uplink(self._connect, self._from_app)
         self.clients = Clients(node, self.uplink)
@@ -86,6 +89,7 @@ class Server:
         self._knows = False
         self._database = database
         self._watcher = watcher
+        self._resourcing = None if control is None else Resourcing(scope.granting, control, self._granted)
         self._confirmer = Confirmer(ovs.rundir, ovs.bridge, lambda token: self.uplink.say(Confirmed(token)))
         self._shaping = None if connect_qos is None else Shaping(node, connect_qos, self.uplink.say)
         self._orders = Orders(
@@ -106,6 +110,8 @@ class Server:
                 tasks.create_task(self._database.run(self._observe), name="ovsdb")
                 if self._watcher is not None:
                     tasks.create_task(self._watcher.run(self._learn), name="hypervisor")
+                if self._resourcing is not None:
+                    tasks.create_task(self._resourcing.run(), name="resources")
                 tasks.create_task(self.uplink.run(), name="uplink")
                 tasks.create_task(self._confirmer.run(), name="confirm")
                 if self._shaping is not None:
@@ -150,9 +156,14 @@ class Server:
     def _learn(self, saying: Saying) -> None:
         self._apply(self._scope.learn(saying))
 
+    def _granted(self) -> None:
+        self._apply(self._scope.granted())
+
     def _apply(self, inventory: Inventory | None) -> None:
         if inventory is None:
             return
+        if self._resourcing is not None:
+            self._resourcing.wake()
         self._database.want_bfd(inventory.trunks)
         self.uplink.open(self._scope)
         self.uplink.wake(self._scope.scope)

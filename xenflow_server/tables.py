@@ -69,6 +69,7 @@ class RouterTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[[router]]``: a virtual router; `max_routes` absent means the server's default, 0 means no cap.
 
     `rate` is what it has hired on each link in its way, `ceiling` what it may use at most; absent: best effort.
+    `memory_mib`, `vcpus`, `cpu_weight` and `cpu_cap` are its VM's; absent: as the hypervisor has it.
     """
 
     name: str
@@ -78,6 +79,10 @@ class RouterTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rate: str = ""
     ceiling: str = ""
     classes: list[ClassTable] = msgspec.field(default_factory=list, name="class")
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    cpu_weight: int | None = None
+    cpu_cap: int | None = None
 
 
 class HostTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -9,6 +9,7 @@ import msgspec
 from xenflow import wire
 from xenflow.model import (
     Address,
+    Alarm,
     Attachment,
     Bridge,
     Handed,
@@ -26,6 +27,7 @@ from xenflow.model import (
     RouteKind,
     ShedRoutes,
 )
+from xenflow.resources import Granted, Resources
 
 MESSAGES: list[wire.Message] = [
     wire.Hello(wire.VERSION, wire.Role.ROUTER, "r1", 7),
@@ -55,6 +57,8 @@ MESSAGES: list[wire.Message] = [
             Bridge("xenbr0", 0x1234, "netdev"),
             Handed("r2", 1234),
             NodeLimits(20),
+            Granted("r1", Resources(512, 2, 256, 0), ("vcpus = 4: too many",)),
+            Alarm("two machines with one MAC address"),
         ],
     ),
     wire.End("r1", 2),

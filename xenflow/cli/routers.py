@@ -8,6 +8,7 @@ import msgspec
 from xenflow.answers import HopStatus, Lookup, Page, RouterStatus, RouteStatus
 from xenflow.cli.client import App, app_options, ask, ask_pages, names
 from xenflow.cli.output import json_option, print_fields, print_json, print_table
+from xenflow.resources import RANGES
 
 DEFAULT_LIMIT = 1000
 LIMIT_HELP = "Show at most so many (0: all)."
@@ -50,6 +51,7 @@ def routers(app: App, router: str | None, as_json: bool) -> None:
     print_table(headers, rows, empty="no routers")
     if not found:
         return
+    _show_resources(found)
     click.echo()
     interfaces: list[tuple[object, ...]] = [
         (
@@ -69,6 +71,26 @@ def routers(app: App, router: str | None, as_json: bool) -> None:
     ]
     columns = ("ROUTER", "INTERFACE", "NETWORK", "VLAN", "PORT", "MAC", "ADDRESSES", "MTU", "UP", "SLOW")
     print_table(columns, interfaces)
+
+
+def _show_resources(found: list[RouterStatus]) -> None:
+    """Show processor and memory of VMs, if anything is said or known of them; what differs with what is wanted."""
+    rows = [
+        (item.name, *(_resource(item, key) for key in RANGES), "; ".join(item.resource_problems) or "-")
+        for item in found
+        if item.has is not None or any(getattr(item.defined, key) is not None for key in RANGES)
+    ]
+    if rows:
+        click.echo()
+        print_table(("ROUTER", "MEMORY MiB", "VCPUS", "CPU WEIGHT", "CPU CAP %", "PROBLEMS"), rows)
+
+
+def _resource(router: RouterStatus, key: str) -> str:
+    has, wanted = getattr(router.has, key, None), getattr(router.defined, key)
+    if router.has is None:
+        return f"? (of {wanted})" if wanted is not None else "-"
+    differs = any(text.startswith(f"{key} = ") for text in router.resource_problems)
+    return f"{_count(has)} (of {wanted})" if differs else _count(has)
 
 
 def _shed(router: RouterStatus) -> str:

@@ -19,6 +19,8 @@ def status(app: App, as_json: bool) -> None:
         print_json(answer)
         return
     print_fields([("host", answer.host), ("mode", answer.mode), ("settled", _yes(answer.settled))])
+    for text in answer.alarms:
+        click.secho(f"ALARM    {text}", fg="red", bold=True)
     for place, text in enumerate(answer.awaited):
         click.echo(f"{'awaited' if not place else '':<7}  {text}")
     for place, text in enumerate(answer.contested):

@@ -6,8 +6,9 @@ import ipaddress
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from xenflow.answers import InterfaceStatus, Lookup, Page, RouterStatus, RouteStatus
+from xenflow.answers import InterfaceStatus, Lookup, Page, ResourcesStatus, RouterStatus, RouteStatus
 from xenflow.model import Interface, address_text, mac_text, prefix_text
+from xenflow.resources import Granted, Resources
 from xenflow_app.queries.hops import HopReader
 from xenflow_app.queries.names import Names, QueryError, find_router
 from xenflow_app.queries.paging import page
@@ -29,6 +30,7 @@ def routers(controller: Controller) -> list[RouterStatus]:
 
 
 def _router(node: Node, router: Router, flows: int) -> RouterStatus:
+    granted = node.inbox.facts.of(Granted.KIND).get(router.name.encode())
     return RouterStatus(
         name=router.name,
         node=node.name,
@@ -40,7 +42,14 @@ def _router(node: Node, router: Router, flows: int) -> RouterStatus:
         shed_reported=router.reported_shed,
         shed_here=router.shed_here,
         max_flows=router.machine.max_flows,
+        defined=_resources(router.machine.resources),
+        has=_resources(granted.has) if isinstance(granted, Granted) else None,
+        resource_problems=list(granted.problems) if isinstance(granted, Granted) else [],
     )
+
+
+def _resources(resources: Resources) -> ResourcesStatus:
+    return ResourcesStatus(resources.memory_mib, resources.vcpus, resources.cpu_weight, resources.cpu_cap)
 
 
 def _interface(node: Node, router: Router, interface: Interface) -> InterfaceStatus:

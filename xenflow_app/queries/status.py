@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenflow.answers import LinkStatus, NetworkStatus, NodeStatus, Refusal, RouterBrief, Status
-from xenflow.model import PortKind, address_text
+from xenflow.model import Alarm, PortKind, address_text
 from xenflow_app.drains import State
 from xenflow_app.queries.names import Names, hosts
 from xenflow_app.topology import Edge, End
@@ -36,6 +36,7 @@ def status(controller: Controller) -> Status:
         ignored=[Refusal(text, count) for text, count in controller.ignored.lines()],
         turned_away=_turned_away(controller),
         contested=_contested(controller),
+        alarms=_alarms(nodes),
     )
 
 
@@ -49,6 +50,15 @@ def _turned_away(controller: Controller) -> list[Refusal]:
         kept = sorted(node.turned_away.items())[:MAX_TURNED_AWAY]
         found += [Refusal(f"node {name}, {text}", count) for text, count in kept]
     return found
+
+
+def _alarms(nodes: list[Node]) -> list[str]:
+    return [
+        f"node {node.name}: {fact.text}"
+        for node in nodes
+        for fact in node.inbox.facts.of(Alarm.KIND).values()
+        if isinstance(fact, Alarm)
+    ]
 
 
 def _contested(controller: Controller) -> list[str]:

@@ -20,7 +20,8 @@ from xenflow.address import Address, Scheme
 from xenflow.channel import Channel, serve
 from xenflow.cli.main import run
 from xenflow.identity import Identity
-from xenflow.model import Hop, Machine, NodeLimits, Port, PortKind, mac_text
+from xenflow.model import Alarm, Hop, Machine, NodeLimits, Port, PortKind, mac_text
+from xenflow.resources import Granted, Resources
 from xenflow.wire import VERSION, Answer, Hello, Query, Role, Welcome
 
 
@@ -117,6 +118,20 @@ def test_every_command_prints_tables_and_json(capsys: pytest.CaptureFixture[str]
         text = said(capsys, *words)
         assert all(part in text for part in shown), text
         assert json.loads(said(capsys, *words, "--json"))
+
+
+def test_alarms_and_resources_are_seen(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    node = world.servers["a"].node
+    machine = node.facts.of(Machine.KIND)[b"r1"]
+    assert isinstance(machine, Machine)
+    node.put(msgspec.structs.replace(machine, resources=Resources(memory_mib=512)))
+    node.put(Alarm("two machines with one MAC address"))
+    node.put(Granted("r1", Resources(256, 2, 512, None), ("memory_mib = 512: no",)))
+    world.settle()
+    lines = said(capsys, "status").splitlines()
+    assert "ALARM    node a: two machines with one MAC address" in lines[:5]
+    table = [line.split() for line in said(capsys, "routers").splitlines() if "memory_mib = 512: no" in line]
+    assert table == [["r1", "256", "(of", "512)", "2", "512", "-", "memory_mib", "=", "512:", "no"]]
 
 
 def test_the_exit_code_says_no(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from tests.unit.app.network import World, mac
-from xenflow.answers import FlowStatus, Lookup, Page, RouterStatus, RouteStatus, Status, Verified
+from xenflow.answers import FlowStatus, Lookup, Page, ResourcesStatus, RouterStatus, RouteStatus, Status, Verified
 from xenflow.identity import Identity
-from xenflow.model import Hop, Neighbor, Route, RouteKind, ShedRoutes, pack_prefix
+from xenflow.model import Alarm, Hop, Machine, Neighbor, Route, RouteKind, ShedRoutes, pack_prefix
+from xenflow.resources import Granted, Resources
 from xenflow.wire import MAX_FRAME_BYTES, VERSION, Answer, Hello, Query, Role
 from xenflow_app.effects import ToPeer
 from xenflow_app.openflow import actions, nxm
@@ -111,6 +112,31 @@ def test_routers_show_interfaces_and_what_is_shed() -> None:
     shed = ask(world, "routes", Page[RouteStatus], router="r1").rows[0]
     assert (shed.prefix, shed.state) == ("0.0.0.0/0", "shed")
     assert "max_flows = 2" in shed.forwarding
+
+
+def test_processor_and_memory_are_shown_and_change_no_flow() -> None:
+    world = small()
+    r1, _ = ask(world, "routers", list[RouterStatus])
+    assert (r1.defined, r1.has, r1.resource_problems) == (ResourcesStatus(), None, [])
+    node, before = world.servers["a"].node, ask(world, "status", Status).nodes
+    machine = node.facts.of(Machine.KIND)[b"r1"]
+    assert isinstance(machine, Machine)
+    planned = world.controller.nodes["a"].routers["r1"]
+    node.put(msgspec.structs.replace(machine, resources=Resources(512, 2, 512, 150)))
+    node.put(Granted("r1", Resources(256, 2, 512), ("memory_mib = 512: the guest has not followed (yet)",)))
+    node.put(Alarm("MAC address 02:00:00:00:00:01 belongs to machine r1: refused to thief"))
+    world.settle()
+    r1, _ = ask(world, "routers", list[RouterStatus])
+    assert r1.defined == ResourcesStatus(512, 2, 512, 150)
+    assert r1.has == ResourcesStatus(256, 2, 512, None)
+    assert r1.resource_problems == ["memory_mib = 512: the guest has not followed (yet)"]
+    status = ask(world, "status", Status)
+    assert status.alarms == ["node a: MAC address 02:00:00:00:00:01 belongs to machine r1: refused to thief"]
+    assert status.nodes == before, "nothing is sent to the switches"
+    assert world.controller.nodes["a"].routers["r1"] is planned
+    node.drop(Alarm.KIND, Alarm(status.alarms[0].removeprefix("node a: ")).key)
+    world.settle()
+    assert ask(world, "status", Status).alarms == []
 
 
 def test_routes_say_where_packets_go() -> None:

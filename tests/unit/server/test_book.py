@@ -10,6 +10,7 @@ import pytest
 
 from xenflow.errors import ConfigError
 from xenflow.model import ANNOUNCEMENT_MAC, Interface, Machine, MachineKind
+from xenflow.resources import Resources
 from xenflow.wire import Define, Undefine
 from xenflow_server.book import Book
 
@@ -39,7 +40,9 @@ def router(name: str, *interfaces: tuple[str, bytes], max_flows: int = 0) -> Mac
     return Machine(name, MachineKind.ROUTER, numbered, max_flows)
 
 
-GUEST = msgspec.structs.replace(router("guest", ("a", mac(9)), ("b", mac(10)), max_flows=5), max_routes=100)
+GUEST = msgspec.structs.replace(
+    router("guest", ("a", mac(9)), ("b", mac(10)), max_flows=5), max_routes=100, resources=Resources(512, 2, 300, 150)
+)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import pytest
 
 from xenflow.errors import ConfigError
 from xenflow.model import Attachment, MachineKind, pack_mac
+from xenflow.resources import Resources
 from xenflow_server import definitions
 
 GOOD = """
@@ -112,12 +113,28 @@ ROUTER = '[[router]]\nname = "r"\n'
         (NETWORK + ROUTER + interface() + interface("02:00:00:00:00:0a"), "two interfaces of a router"),
         (NETWORK + ROUTER + "max_flows = -1\n" + interface(), "max_flows must be"),
         (NETWORK + ROUTER + interface() + 'addresses = ["10.0.0.300"]', "not an IPv4 or IPv6 address"),
+        (NETWORK + ROUTER + "memory_mib = 7\n" + interface(), "memory_mib must be 8 to 16777216 (7)"),
+        (NETWORK + ROUTER + "memory_mib = 99999999\n" + interface(), "memory_mib must be 8 to 16777216"),
+        (NETWORK + ROUTER + 'memory_mib = "1G"\n' + interface(), "memory_mib"),
+        (NETWORK + ROUTER + "vcpus = 0\n" + interface(), "vcpus must be 1 to 4096 (0)"),
+        (NETWORK + ROUTER + "cpu_weight = 0\n" + interface(), "cpu_weight must be 1 to 65535 (0)"),
+        (NETWORK + ROUTER + "cpu_cap = -1\n" + interface(), "percent of one processor; 0: no cap) (-1)"),
+        (
+            NETWORK + ROUTER + "vcpus = 2\ncpu_cap = 201\n" + interface(),
+            "more than vcpus = 2 can use, 200 percent (201)",
+        ),
     ],
 )
 def test_each_problem_is_named(tmp_path: Path, text: str, reason: str) -> None:
     found = problems(tmp_path, a=text)
     assert any(reason in problem for problem in found), found
     assert all(str(tmp_path / "a.toml") in problem for problem in found)
+
+
+def test_processor_and_memory(tmp_path: Path) -> None:
+    own = "memory_mib = 512\nvcpus = 2\ncpu_weight = 512\ncpu_cap = 200\n"
+    assert read(tmp_path, a=NETWORK + ROUTER + own + interface()).machines["r"].resources == Resources(512, 2, 512, 200)
+    assert read(tmp_path, a=NETWORK + ROUTER + interface()).machines["r"].resources == Resources()
 
 
 def test_an_address_stands_once_in_a_network(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from xenflow.model import (
     Address,
+    Alarm,
     Bridge,
     Fact,
     Handed,
@@ -17,6 +18,7 @@ from xenflow.model import (
     ShedRoutes,
     pack_prefix,
 )
+from xenflow.resources import Granted, Resources
 from xenflow.wire import Update
 from xenflow_server.door import Bounds, Door
 
@@ -112,6 +114,8 @@ BAD: list[tuple[Fact, str]] = [
     (Bridge("b", 1), "not for a router to say"),
     (Handed("r2", 1), "not for a router to say"),
     (NodeLimits(1), "not for a router to say"),
+    (Granted("r2", Resources()), "not for a router to say"),
+    (Alarm("help"), "not for a router to say"),
 ]
 
 
