@@ -1,4 +1,4 @@
-"""Ten routers leave a node together, each with a numbered flow of its own.
+"""Ten routers leave a node together, each with a numbered flow of its own; the two others take five each, and no more.
 
 ha (n2) --near-- v0 ... v9 (n1) --out-- hb (n3), which has all of 198.18.0.0/16; 198.18.N.0/24 leads through vN
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import Counter
 
 import pytest
 
@@ -22,6 +23,8 @@ RATE_PPS = 1000
 TOPOLOGY = """
 [lab]
 name = "ten"
+[server.limits]
+max_routers = 5
 [[node]]
 name = "n1"
 [[node]]
@@ -86,16 +89,35 @@ def lab(make_lab: LabFactory) -> Lab:
     return made
 
 
+def xenflow(lab: Lab, *words: str) -> subprocess.CompletedProcess[str]:
+    argv = [*XENFLOW, *words, "--app", f"unix:{lab.app_socket}"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120)
+
+
 def test_ten_routers_leave_a_node_together(lab: Lab) -> None:
     to = tuple(f"198.18.{number}.1:7000" for number in range(ROUTERS))
     with moving.numbered(lab, ring.Stream("all", "ha", to, ("hb",), ROUTERS), rate_pps=RATE_PPS) as reports:
-        words = ["evacuate", "n1", "--at-once", str(ROUTERS), "--json", "--app", f"unix:{lab.app_socket}"]
-        done = subprocess.run([*XENFLOW, *words], capture_output=True, text=True, timeout=120)
+        done = xenflow(lab, "evacuate", "n1", "--at-once", str(ROUTERS), "--json")
         assert done.returncode == 0, done.stdout + done.stderr
     ended = json.loads(done.stdout)
     longest_s = max(item["elapsed_s"] for item in ended)
     print(f"{len(ended)} routers have left, the last after {longest_s:.1f} s; {ring.figures(reports)}")
     assert [item["state"] for item in ended] == ["done"] * ROUTERS
-    assert {moving.node_of(lab, f"v{number}") for number in range(ROUTERS)} == {"n2", "n3"}
+    places = Counter(moving.node_of(lab, f"v{number}") for number in range(ROUTERS))
+    assert places == {"n2": 5, "n3": 5}
     moving.assert_complete(reports)
     moving.assert_as_wanted(lab)
+
+
+def test_a_node_that_is_full_takes_no_more(lab: Lab) -> None:
+    """That is said before anything begins; an evacuation leaves the routers where they are."""
+    before = len(moving.migrations(lab))
+    router = next(name for name in (f"v{n}" for n in range(ROUTERS)) if moving.node_of(lab, name) == "n2")
+    why = "node n3 is full: 5 of 5 routers run there or are to come ([limits] max_routers)"
+    alone, all_of_them = xenflow(lab, "migrate", router, "--to", "n3"), xenflow(lab, "evacuate", "n2", "--to", "n3")
+    assert (alone.returncode, alone.stderr) == (2, f"xenflow: {why}\n")
+    assert all_of_them.returncode == 1, all_of_them.stderr
+    assert sorted(all_of_them.stdout.splitlines()) == [
+        f"v{n}: stays on n2: {why}" for n in range(ROUTERS) if moving.node_of(lab, f"v{n}") == "n2"
+    ]
+    assert len(moving.migrations(lab)) == before
