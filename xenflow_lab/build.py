@@ -18,7 +18,7 @@ from xenflow_lab.command import LabError, finish, run, run_all, start, wait_unti
 from xenflow_lab.paths import Paths
 from xenflow_lab.plan import CONTROLLER, WIRES, Kind, Machine
 from xenflow_lab.processes import Process, Started, start_ticks
-from xenflow_lab.topology import Routing
+from xenflow_lab.topology import Datapath, Routing
 
 if TYPE_CHECKING:
     from xenflow_lab.lab import Lab
@@ -78,7 +78,7 @@ def make_fabric(lab: Lab) -> None:
         paths.namespace(WIRES), {end.interface.peer: end.vlan for access in plan.accesses for end in access.ends}
     )
     run_all(
-        (_batch_argv(paths, guest.name, _no_offload(guest)), fabric.guest_side(plan, guest))
+        (_batch_argv(paths, guest.name, _no_offload(guest, plan.topology.lab.datapath)), fabric.guest_side(plan, guest))
         for guest in plan.of_kind(Kind.ROUTER, Kind.HOST, Kind.OUTSIDE)
     )
 
@@ -88,20 +88,23 @@ def _batch_argv(paths: Paths, who: str, script: str) -> list[str]:
     return ["nsenter", f"--net={paths.namespace_file(who)}", "--", "sh", "-c", inner]
 
 
-def _no_offload(machine: Machine) -> str:
-    """What a guest sends is read by a socket: it must carry its checksum."""
+def _no_offload(machine: Machine, datapath: Datapath) -> str:
+    """What a guest sends is read by a socket, where the datapath is not the kernel's: it must carry its checksum."""
+    if datapath is Datapath.KERNEL:
+        return ""
     return "".join(f"ethtool -K {interface.device} tx off >/dev/null\n" for interface in machine.interfaces)
 
 
 def start_switches(lab: Lab) -> None:
     """Start Open vSwitch on every node, with bridge, controller and ports set beforehand; read back the ports."""
-    nodes = lab.plan.of_kind(Kind.NODE)
+    nodes, datapath = lab.plan.of_kind(Kind.NODE), lab.plan.topology.lab.datapath
     run_all((openvswitch.create_argv(lab.paths.ovs(node.name)), "") for node in nodes)
     databases = [lab.launch("ovsdb", node.name, openvswitch.ovsdb_argv()) for node in nodes]
     for node, process in zip(nodes, databases, strict=True):
         _await_file(process, lab, "openvswitch/db.sock", _listens)
         tls = programs.node_tls(lab.paths, node.name) if lab.with_xenflow else None
-        openvswitch.vsctl(lab.paths.ovs(node.name), openvswitch.first_transaction(lab.plan, node, tls), wait=False)
+        words = openvswitch.first_transaction(lab.plan, node, tls, datapath)
+        openvswitch.vsctl(lab.paths.ovs(node.name), words, wait=False)
     switches = [lab.launch("vswitchd", node.name, openvswitch.vswitchd_argv()) for node in nodes]
     for node, process in zip(nodes, switches, strict=True):
         _await_file(process, lab, "openvswitch/ovs-vswitchd.pid")

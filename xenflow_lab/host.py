@@ -21,7 +21,7 @@ from xenflow.errors import ConfigError
 from xenflow_lab.command import environment
 from xenflow_lab.openvswitch import SCHEMA
 from xenflow_lab.paths import ROOT, lab_names
-from xenflow_lab.topology import Controller, Routing, Topology
+from xenflow_lab.topology import Controller, Datapath, Routing, Topology
 
 MIB: Final = 1 << 20
 SETTINGS: Final = {
@@ -73,6 +73,8 @@ def problems(topology: Topology) -> list[str]:
         found.append("BIRD is missing, but the topology wants it: apt-get install bird2")
     if topology.lab.controller is Controller.POX:
         found += _pox_problems()
+    if topology.lab.datapath is Datapath.KERNEL and not _has_kernel_datapath():
+        found.append('datapath = "system" needs the kernel\'s module openvswitch, which this kernel does not have')
     if not found:
         found += _namespace_problems()
     return found
@@ -84,6 +86,12 @@ def _which(tool: str) -> str | None:
 
 def _missing(tool: str, package: str) -> str:
     return f"{tool} is missing: apt-get install {package}"
+
+
+def _has_kernel_datapath() -> bool:
+    if not Path("/sys/module/openvswitch").exists() and (modprobe := _which("modprobe")):
+        subprocess.run([modprobe, "-q", "openvswitch"], check=False)
+    return Path("/sys/module/openvswitch").exists()
 
 
 def _pox_problems() -> list[str]:

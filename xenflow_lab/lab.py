@@ -30,7 +30,7 @@ from xenflow_lab.command import LabError, environment, run, wait_until
 from xenflow_lab.paths import Paths, lab_names, lab_namespaces
 from xenflow_lab.plan import BRIDGE, CONTROLLER, Kind, Plan, plan
 from xenflow_lab.processes import Command, Process, Record, Started, is_alive
-from xenflow_lab.topology import Controller, Topology
+from xenflow_lab.topology import Controller, Datapath, Topology
 
 Say = Callable[[str], None]
 """Takes one line of progress."""
@@ -45,16 +45,20 @@ def silent(line: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What is to differ from the file: who controls the lab, and how."""
+    """What is to differ from the file: who controls the lab, and how; which datapath forwards."""
 
     controller: Controller | None = None
     mode: str = ""
+    datapath: Datapath | None = None
 
     def apply(self, topology: Topology) -> Topology:
         """Return the topology with these differences."""
         table = topology.lab
         changed = msgspec.structs.replace(
-            table, controller=self.controller or table.controller, mode=self.mode or table.mode
+            table,
+            controller=self.controller or table.controller,
+            mode=self.mode or table.mode,
+            datapath=self.datapath or table.datapath,
         )
         return msgspec.structs.replace(topology, lab=changed)
 

@@ -91,15 +91,18 @@ def vsctl(rundir: Path, words: Iterable[str], *, wait: bool = True) -> str:
     return run(["ovs-vsctl", f"--db=unix:{rundir}/db.sock", *options, *words])
 
 
-def first_transaction(plan: Plan, node: Machine, tls: Tls | None) -> list[str]:
-    """Return the words of the transaction that makes the bridge with its controller and all its ports."""
+def first_transaction(plan: Plan, node: Machine, tls: Tls | None, datapath: str = "netdev") -> list[str]:
+    """Return the words of the transaction that makes the bridge with its controller and all its ports.
+
+    `datapath`: "netdev" (userspace) or "system" (the kernel's).
+    """
     words = ["--", "init"]
     if tls:
         words += ["--", "set-ssl", str(tls.key), str(tls.certificate), str(tls.ca)]
     words += [
         *("--", "set", "Open_vSwitch", ".", f"external_ids:system-id={node.name}"),
         *("--", "add-br", BRIDGE),
-        *("--", "set", "Bridge", BRIDGE, "datapath_type=netdev", "fail_mode=secure", "protocols=OpenFlow10"),
+        *("--", "set", "Bridge", BRIDGE, f"datapath_type={datapath}", "fail_mode=secure", "protocols=OpenFlow10"),
         f"other_config:datapath-id={node.number:016x}",
     ]
     if tls:

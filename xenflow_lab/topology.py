@@ -31,12 +31,20 @@ class Routing(enum.StrEnum):
     BIRD = "bird"
 
 
+class Datapath(enum.StrEnum):
+    """Which datapath of Open vSwitch forwards: its own in userspace, or the kernel's (module openvswitch)."""
+
+    USERSPACE = "netdev"
+    KERNEL = "system"
+
+
 class LabTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[lab]`: name of the lab and what controls it."""
 
     name: str
     controller: Controller = Controller.STANDALONE
     mode: str = "proactive"
+    datapath: Datapath = Datapath.USERSPACE
 
 
 class NetworkTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
