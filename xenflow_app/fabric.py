@@ -9,6 +9,8 @@ Place in the flow: ports, machines, learned MACs, links -> *trees and ways* -> f
 
 A change of links goes step by step (topology.py says why no step has a loop): `advance` takes the next step when the
 last one is confirmed on every connected node that it touched, and returns the nodes whose confirmation it now awaits.
+Addresses that move have steps of their own: they wait for ways to nodes and ways wait for them, but trees do not matter
+to them. So a node that is slow to confirm that it floods elsewhere does not keep a router's packets from turning.
 Before nodes turn to another link, or to where an address has moved, the bridges on the way are taught (disguise.py):
 `lessons` are what is to be sent before the step counts as confirmed.
 Nothing is planned before `settled`: what nodes and links there are must be known first.
@@ -80,6 +82,21 @@ class _Move:
     taught: dict[Edge, End] = field(default_factory=dict)
 
 
+class Chain(Enum):
+    """What is changed step by step, independently of each other as far as the module says."""
+
+    LINKS = auto()
+    TURNS = auto()
+
+
+@dataclass(slots=True)
+class Awaited:
+    """A step that was taken, and the nodes that have not confirmed it."""
+
+    step: int
+    nodes: set[str]
+
+
 class Fabric:
     """See the module. `nodes` maps each known node to its flows; `away` holds those without a control connection.
 
@@ -94,7 +111,7 @@ class Fabric:
         self.revision = 0
         """Grows whenever members, trees or ways change."""
         self.lessons: list[Lesson] = []
-        self._awaiting: set[str] = set()
+        self._awaiting: dict[Chain, Awaited] = {}
         self._nodes = nodes
         self._networks: dict[int, _Network] = {}
         self._where: dict[tuple[int, bytes], Location] = {}
@@ -109,6 +126,8 @@ class Fabric:
         self._away: dict[str, dict[int, set[Edge]]] = {}
         self._drained: frozenset[End] = frozenset()
         self._order = Order.TOGETHER
+        self._ways_change = False
+        """Whether the last step of links, confirmed or not, is about ways."""
         self._taught: dict[str, dict[Edge, End]] = {}
 
     # -- facts --------------------------------------------------------------------------------------------------------
@@ -167,7 +186,7 @@ class Fabric:
 
     def has_turned(self, vid: int, mac: bytes) -> bool:
         """Tell whether all nodes send to where the MAC is, confirmed."""
-        return (vid, mac) not in self._moves and not self._awaiting
+        return (vid, mac) not in self._moves and Chain.TURNS not in self._awaiting
 
     def forget(self, vid: int, mac: bytes, location: Location | None = None) -> None:
         """The MAC is not there any more; with a location: only if that is where it is."""
@@ -225,7 +244,7 @@ class Fabric:
             vid: {link for link in network.tree if node in (link.a.node, link.b.node)}
             for vid, network in self._networks.items()
         }
-        self._awaiting.discard(node)
+        self._note_confirmed(node)
         self._choose_links()
         self._stale()
 
@@ -278,38 +297,50 @@ class Fabric:
             self._astray.setdefault(pipeline.gate_network(key), set()).add(node)
 
     def advance(self) -> set[str]:
-        """Plan what is dirty, as far as it may go now; return the nodes whose confirmation the next step awaits.
+        """Plan what is dirty, take one step if one may be taken; return the nodes whose confirmation it awaits.
 
-        They confirm the step that is the number `step` after the call.
+        They confirm the step that is the number `step` after the call. Call it until it returns nothing.
         """
         if not self.settled:
             return set()
-        touched: set[str] = set()
-        if not self._awaiting:
-            self.lessons = []
-            begun = self._begin_paths()
-            trees = set() if self._order is Order.WAYS_FIRST and self._stale_paths else self._step_trees()
-            wait = self._order is Order.TREES_FIRST and (trees or self._stale_trees)
-            ways = set() if wait else self._step_paths()
-            moves = set() if ways or self.lessons else self._step_moves()  # to a node whose own ways are confirmed
-            touched = begun | trees | ways | moves
-            touched = {node for node in touched if node not in self._away}
+        self.lessons = []
+        chain, touched = Chain.LINKS, self._step_links()
+        if not touched and not self.lessons and self._may_turn():
+            chain, touched = Chain.TURNS, self._step_moves() - self._away.keys()
         for vid in self._dirty_networks:
             self._plan_network(vid, self._networks[vid])
         self._dirty_networks.clear()
         for where in self._dirty_macs:
             self._plan_mac(*where)
         self._dirty_macs.clear()
-        teachers = {lesson.end.node for lesson in self.lessons}
-        if not self._awaiting and (touched or teachers):
+        awaited = touched | {lesson.end.node for lesson in self.lessons}
+        if awaited:
             self.step += 1
-            self._awaiting = touched | teachers
+            self._awaiting[chain] = Awaited(self.step, awaited)
         return touched
+
+    def _step_links(self) -> set[str]:
+        """Take trees and ways one step on; return the connected nodes on which something changes."""
+        if Chain.LINKS in self._awaiting:
+            return set()
+        turning = Chain.TURNS in self._awaiting
+        begun = set() if turning else self._begin_paths()
+        trees = set() if self._order is Order.WAYS_FIRST and self._stale_paths else self._step_trees()
+        wait = turning or (self._order is Order.TREES_FIRST and bool(trees or self._stale_trees))
+        ways = begun | (set() if wait else self._step_paths())
+        self._ways_change = bool(ways or self.lessons)
+        return (trees | ways) - self._away.keys()
+
+    def _may_turn(self) -> bool:
+        """Tell whether moving addresses may take a step: to a node whose own ways are confirmed."""
+        if Chain.LINKS in self._awaiting and self._stale_paths:
+            return False
+        return not self._ways_change and Chain.TURNS not in self._awaiting
 
     @property
     def awaiting(self) -> Set[str]:
-        """The nodes whose confirmation the next step of a change of links awaits."""
-        return self._awaiting
+        """The nodes whose confirmation some next step awaits."""
+        return {node for awaited in self._awaiting.values() for node in awaited.nodes}
 
     @property
     def moving(self) -> bool:
@@ -319,8 +350,15 @@ class Fabric:
 
     def confirmed(self, node: str, step: int) -> None:
         """The node's packets follow what was planned for it in that step."""
-        if step == self.step:
-            self._awaiting.discard(node)
+        self._note_confirmed(node, step)
+
+    def _note_confirmed(self, node: str, step: int | None = None) -> None:
+        """The node need not confirm that step any more; None: not any."""
+        for chain, awaited in list(self._awaiting.items()):
+            if step in (None, awaited.step):
+                awaited.nodes.discard(node)
+                if not awaited.nodes:
+                    del self._awaiting[chain]
 
     def _step_trees(self) -> set[str]:
         """Take each stale tree one step on; return the nodes on which something changes."""

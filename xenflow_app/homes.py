@@ -95,6 +95,10 @@ class Homes:
         """Tell whether all nodes send to the home."""
         return all(self._fabric.has_turned(vid, mac) for vid, mac in self.addresses(name))
 
+    def are_followed(self) -> bool:
+        """Tell whether all nodes have confirmed the trees and ways that they were given last."""
+        return not self._fabric.awaiting
+
     def leave(self, name: str, node: str, *, back_to: str | None = None) -> None:
         """The node routes for it no more; `back_to` becomes its home if the node was."""
         self.revision += 1

@@ -264,6 +264,8 @@ class Moves:
         """Return what is true of a migration now."""
         source, target = self._nodes[move.source], self._nodes[move.target]
         events = [event for event in sorted(move.truths) if event not in _SHAPED or self._shaped(move)]
+        if Event.DRAINED in events and not self._homes.are_followed():
+            events.remove(Event.DRAINED)  # its frames keep their other source address until broadcasts go the new way
         if target.machine(move.name) is not None:
             events.append(Event.ARRIVED)
             self._watch_sync(move, target)

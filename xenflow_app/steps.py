@@ -38,6 +38,11 @@ class Steps:
     def advance(self, now: float) -> None:
         """Let the fabric take what steps it may, and ask for their confirmation."""
         self._now = now
+        while self._advance():
+            pass
+
+    def _advance(self) -> bool:
+        """Let the fabric take one step; return whether it awaits something because of it."""
         turning = self._fabric.advance()
         lessons, self._fabric.lessons = self._fabric.lessons, []
         for lesson in lessons:
@@ -48,6 +53,7 @@ class Steps:
                 self.when_followed(self._nodes[name], confirmed)
             else:
                 self._nodes[name].datapath.when_done(confirmed)
+        return bool(turning or lessons)
 
     def when_followed(self, node: Node, call: Callable[[], None]) -> None:
         """Call when the node's packets follow all that is desired on it now."""

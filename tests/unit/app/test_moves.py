@@ -218,6 +218,40 @@ def test_before_the_vm_arrives_everything_leads_back(when: str, how: str) -> Non
     assert state(net) == State.DONE
 
 
+def test_packets_turn_without_waiting_for_broadcasts() -> None:
+    net = world()
+    net.run(2.0)
+    answer(net, "b", begin(net))
+    net.servers["a"].confirms = False
+    outbox = carry(net)
+    tree = net.controller.fabric.tree(30)
+    assert net.controller.fabric.awaiting == {"a"}, "the network's tree leaves the source: not confirmed by it"
+    net.report("b", outbox)
+    announce(net)
+    assert state(net) == State.DRAINING
+    assert way(net, "c") == actions.output(1)
+    assert net.controller.fabric.tree(30) == tree
+    net.servers["a"].confirms = True
+    net.run(6.0)
+    assert state(net) == State.DONE
+    assert net.controller.fabric.tree(30) != tree
+
+
+def test_what_a_router_sends_is_disguised_until_broadcasts_go_the_new_way() -> None:
+    net = world()
+    net.run(2.0)
+    answer(net, "b", begin(net))
+    net.servers["a"].confirms = False
+    net.report("b", carry(net))
+    announce(net)
+    net.run(1.5)
+    assert state(net) == State.DRAINING
+    assert disguises(number_of(net)).items() <= net.servers["b"].switch.flows.items()
+    net.run(6.0)
+    assert state(net) == State.DONE
+    assert not disguises(number_of(net)).keys() & net.servers["b"].switch.flows.keys()
+
+
 def test_a_vm_that_returns_before_the_others_have_turned_is_taken_back() -> None:
     net = world()
     number = number_of(net)
