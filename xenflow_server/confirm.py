@@ -2,12 +2,12 @@
 
 A barrier reply says that the tables have changed; the datapath's cache follows when the revalidators have run.
 ``ovs-appctl revalidator/wait`` returns when a round of theirs has ended: one that may have begun before the change, so
-two rounds are waited for, and `nudge` makes them begin at once. It is a JSON-RPC call over a local socket, which needs
-no library. Requests that arrive during a wait share the next one.
+two rounds are waited for, and a `nudge` makes them begin at once. It is a JSON-RPC call over a local socket, which
+needs no library. Who asks during a round has the next two; the first of them is the second one of who asked before.
 
-A nudge during a round makes another one follow, in which every cached flow is looked up anew: with 20,000 of them that
-takes a tenth of a second, and takes the processor from packets. So after a long round there is none at first, since
-the next one is under way already.
+A nudge makes another round follow, in which every cached flow is looked up anew: with 20,000 of them that takes two
+tenths of a second, and takes the processor from packets. So there is one in each round that ends, and after a long
+round there is none at first, since the next one is under way already.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 10.0
 ROUNDS = 2
 NUDGE_S = 0.01
-"""How long after the question the revalidators are made to run: the question must be there first. Then again, after
-twice as long each time."""
+"""How long after the question the revalidators are made to run: the question must be there first."""
+PATIENCE = 50
+"""How many times as long until they are made to run again; by then they have run by themselves."""
 LONG_S = 5 * NUDGE_S
 """A round that lasts longer was nudged while it ran."""
 AGAIN = 1.5
@@ -89,13 +90,14 @@ class Confirmer:
         self._rundir = rundir
         self._bridge = bridge
         self._confirmed = confirmed
-        self._tokens: dict[int, None] = {}
+        self._tokens: dict[int, int] = {}
+        """How many rounds each must see yet."""
         self._asked = asyncio.Event()
         self._failing = False
 
     def ask(self, token: int) -> None:
         """Confirm `token` as soon as it is true."""
-        self._tokens[token] = None
+        self._tokens[token] = ROUNDS
         self._asked.set()
 
     def forget(self) -> None:
@@ -104,26 +106,33 @@ class Confirmer:
 
     async def run(self) -> None:
         """Serve, for ever. While ovs-vswitchd cannot be asked nothing is confirmed, and asked again."""
+        nudge_s = NUDGE_S
         while True:
-            await self._asked.wait()
-            self._asked.clear()
-            asked, tokens = self._tokens, list(self._tokens)
-            try:
+            if not self._tokens:
+                self._asked.clear()
+                await self._asked.wait()
                 nudge_s = NUDGE_S
-                for _ in range(ROUNDS):
-                    nudge_s = next_nudge(await self._round(nudge_s))
+            asked, seeing = self._tokens, list(self._tokens)
+            try:
+                nudge_s = next_nudge(await self._round(nudge_s))
             except DataplaneError as error:
                 if not self._failing:
                     log.warning("confirm to=failing: %s", error)
                 self._failing = True
+                asked.update(dict.fromkeys(seeing, ROUNDS))
                 await asyncio.sleep(RETRY_S)
-                self._asked.set()
                 continue
             self._failing = False
             if asked is self._tokens:
-                for token in tokens:
-                    del asked[token]
-                    self._confirmed(token)
+                self._seen(seeing)
+
+    def _seen(self, tokens: list[int]) -> None:
+        """A round has ended that began to be waited for after these tokens were asked for."""
+        for token in tokens:
+            self._tokens[token] -= 1
+            if not self._tokens[token]:
+                del self._tokens[token]
+                self._confirmed(token)
 
     async def _round(self, nudge_s: float) -> float:
         """Return when a round has ended, and how many seconds it took. Raises DataplaneError."""
@@ -137,12 +146,13 @@ class Confirmer:
             await asyncio.gather(nudging, return_exceptions=True)
         return loop.time() - began
 
-    async def _keep_nudging(self, nudge_s: float) -> None:
+    async def _keep_nudging(self, pause_s: float) -> None:
+        """Have a round begin. One nudge is enough: whatever round is under way is followed by one that knows it."""
         while True:
-            await asyncio.sleep(nudge_s)
+            await asyncio.sleep(pause_s)
             with contextlib.suppress(OSError):  # then it takes as long as it takes
                 await nudge(self._rundir, self._bridge)
-            nudge_s *= 2
+            pause_s = max(2 * pause_s, PATIENCE * NUDGE_S)
 
 
 def next_nudge(round_s: float) -> float:

@@ -6,7 +6,6 @@ import asyncio
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -260,9 +259,6 @@ def test_a_nudge_makes_the_revalidators_run_and_leaves_nothing(tmp_path: Path) -
     world = RealWorld(tmp_path)
     try:
         asyncio.run(_confirm_often(tmp_path))
-        deadline = time.monotonic() + 10
-        while "0x58460c" in _flows(tmp_path):
-            assert time.monotonic() < deadline
     finally:
         world.close()
 
@@ -275,7 +271,7 @@ async def _confirm_often(rundir: Path) -> None:
         for token in range(5):
             confirmer.ask(token)
             assert await confirmed.get() == token
-        assert "0x58460c" in _flows(rundir)
+        assert "0x58460c" not in _flows(rundir)
         task.cancel()
 
 

@@ -42,7 +42,11 @@ class FakeDaemon:
         if request["method"] == "revalidator/wait":
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.asked.put_nowait(done)
-            await done
+            try:
+                await done
+            except ConnectionError:
+                writer.close()
+                return
             answer |= {"result": "{}", "error": None}
         text = json.dumps(answer).encode()
         writer.write(text[:9])
@@ -71,7 +75,7 @@ def tell(story: Callable[[FakeDaemon, Confirmer, asyncio.Queue[int]], Awaitable[
         asyncio.run(run(Path(directory)))
 
 
-def test_requests_during_a_wait_share_the_next() -> None:
+def test_who_asks_during_a_round_has_the_next_two() -> None:
     async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
         await daemon.start()
         confirmer.ask(1)
@@ -81,10 +85,29 @@ def test_requests_during_a_wait_share_the_next() -> None:
         assert confirmed.empty()
         await daemon.let_pass(first)
         assert await confirmed.get() == 1
-        second = await daemon.wait_asked()
+        third = await daemon.wait_asked()
+        confirmer.ask(4)
         assert confirmed.empty()
-        await daemon.let_pass(second)
+        third.set_result(None)
         assert [await confirmed.get(), await confirmed.get()] == [2, 3]
+        fourth = await daemon.wait_asked()
+        assert confirmed.empty()
+        await daemon.let_pass(fourth)
+        assert await confirmed.get() == 4
+
+    tell(story)
+
+
+def test_rounds_before_a_failure_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confirm, "RETRY_S", 0.01)
+
+    async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
+        await daemon.start()
+        confirmer.ask(1)
+        (await daemon.wait_asked()).set_result(None)
+        (await daemon.wait_asked()).set_exception(ConnectionError("ovs-vswitchd dies"))
+        await daemon.let_pass()
+        assert await confirmed.get() == 1
 
     tell(story)
 
@@ -140,7 +163,7 @@ def test_a_token_of_an_earlier_connection_is_not_confirmed() -> None:
         first = await daemon.wait_asked()
         confirmer.forget()
         confirmer.ask(1)
-        await daemon.let_pass(first)
+        first.set_result(None)
         second = await daemon.wait_asked()
         assert confirmed.empty()
         await daemon.let_pass(second)
