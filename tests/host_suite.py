@@ -205,6 +205,9 @@ class HostSuite:
         assert refused.returncode == 2
         assert "bogus: unknown key" in refused.stderr
         assert "plain TCP is for loopback only" in refused.stderr
+        refused = self.run_inside(setup, *self.command(setup.write_settings("ssl:192.0.2.1:6653")))
+        assert refused.returncode == 1, "an address may come later: systemd tries again"
+        assert "not an address of this machine (or not yet)" in refused.stderr
         settings = setup.write_settings("ssl:127.0.0.1:6653")
         setup.authority.ca_path.rename(setup.directory / "away.pem")
         refused = self.run_inside(setup, *self.command(settings))

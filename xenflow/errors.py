@@ -2,7 +2,7 @@
 
 Rules: our own misuse of an interface is a `LocalProtocolError` (a bug); what the other side did is a
 `RemoteProtocolError` (the session ends, the process goes on); what a person wrote or set up is a `ConfigError` (exit
-code 2); what the switch refused is a `DataplaneError` (that item stays pending).
+code 2; 1 for what may come by itself); what the switch refused is a `DataplaneError` (that item stays pending).
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ class ConfigError(XenflowError):
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+
+
+class UnavailableError(ConfigError):
+    """Something that may come without anybody's doing, such as an address that its interface does not have yet."""
 
 
 class LocalProtocolError(XenflowError):

@@ -10,23 +10,25 @@ from pathlib import Path
 from typing import Final
 
 from xenflow.address import Address, Scheme
-from xenflow.errors import ConfigError
+from xenflow.errors import ConfigError, UnavailableError
 
 BACKLOG: Final = 256
 _MODE: Final = 0o600
+_NOT_YET: Final = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENXIO)
 
 
 def listen(address: Address) -> list[socket.socket]:
     """Return non-blocking sockets that listen at `address`, one for each of the host's addresses.
 
-    Raises ConfigError with cause and way out.
+    Raises ConfigError with cause and way out, UnavailableError if the address may come by itself.
     """
     try:
         if address.scheme is Scheme.UNIX:
             return [_listen_unix(Path(address.path))]
         return _listen_tcp(address)
     except OSError as error:
-        raise ConfigError([f"listen at {address}: {_explain(address, error)}"]) from error
+        kind = UnavailableError if isinstance(error, socket.gaierror) or error.errno in _NOT_YET else ConfigError
+        raise kind([f"listen at {address}: {_explain(address, error)}"]) from error
 
 
 def bound_address(listener: socket.socket, wanted: Address) -> Address:

@@ -27,6 +27,7 @@ class Notifier:
 
     def __init__(self, path: str = "", watchdog_s: float = 0.0) -> None:
         self.watchdog_s = watchdog_s
+        self._pulsing = False
         self._path = "\0" + path[1:] if path.startswith("@") else path
 
     @classmethod
@@ -39,9 +40,13 @@ class Notifier:
         return cls(path, int(microseconds) / 1e6 if mine else 0.0)
 
     def ready(self, status: str) -> None:
-        """Say that the daemon serves, and `status` in one line; the running loop then keeps the watchdog quiet."""
+        """Say that the daemon serves, and `status` in one line; the running loop then keeps the watchdog quiet.
+
+        It may be said again, with another status.
+        """
         self._send(f"READY=1\nSTATUS={status}")
-        if self._path and self.watchdog_s:
+        if self._path and self.watchdog_s and not self._pulsing:
+            self._pulsing = True
             self._pulse()
 
     def stopping(self) -> None:

@@ -30,7 +30,7 @@ from typing import Any, Final
 from pox.core import core as pox_core
 
 from xenflow.address import Address, Scheme
-from xenflow.errors import ConfigError
+from xenflow.errors import ConfigError, UnavailableError
 from xenflow.notify import Notifier
 from xenflow.settings import load
 from xenflow_app.diversion import MARK
@@ -50,7 +50,8 @@ STOP_S: Final = 10.0
 def launch(config: str, make_core: Callable[[AppSettings], Core] | None = None) -> None:
     """Start everything with the settings in the file `config`; called by POX while it starts.
 
-    POX ends with exit code 2 if they cannot be used. `make_core` makes another core than the controller's.
+    POX ends with exit code 2 if they cannot be used, 1 if an address to listen at is not there yet. `make_core` makes
+    another core than the controller's.
     """
     try:
         _check_branch()
@@ -59,7 +60,7 @@ def launch(config: str, make_core: Callable[[AppSettings], Core] | None = None) 
     except ConfigError as error:
         for problem in error.problems:
             print(f"xenflow.app: {problem}", file=sys.stderr)
-        pox_core.quit(2)
+        pox_core.quit(1 if isinstance(error, UnavailableError) else 2)
 
 
 def _make_controller(settings: AppSettings) -> Core:

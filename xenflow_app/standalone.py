@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from xenflow.address import Scheme
-from xenflow.errors import ConfigError
+from xenflow.errors import ConfigError, UnavailableError
 from xenflow.notify import Notifier
 from xenflow.settings import load
 from xenflow_app.acceptor import READ_BYTES, SwitchAcceptor, SwitchStream
@@ -51,7 +51,7 @@ def run(make_core: Callable[[AppSettings], Core], arguments: Sequence[str] | Non
     except ConfigError as error:
         for problem in error.problems:
             print(f"xenflow-controller: {problem}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, UnavailableError) else 2
 
 
 async def _serve(core: Core, settings: AppSettings) -> int:

@@ -1,6 +1,7 @@
 """`xenflow-server`: command line, signals and exit codes of the node's daemon.
 
 Exit codes: 0 after SIGTERM or SIGINT, 2 for settings, definitions or files that cannot be used, 1 for anything else.
+An address to listen at that is not there yet is waited for.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from xenflow.settings import load
 from xenflow.tls import Credentials
 from xenflow.wire import VERSION, Hello, Role
 from xenflow_server.book import Book
+from xenflow_server.gate import Gate
 from xenflow_server.granting import ResourceControl
 from xenflow_server.hypervisor import Watcher
 from xenflow_server.moving import plan_for
@@ -143,7 +145,7 @@ def check_database(database: str) -> None:
 
 
 async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
-    """Serve until SIGTERM or SIGINT. Raises ConfigError if the socket cannot be had."""
+    """Serve until SIGTERM or SIGINT. Raises ConfigError if the socket can never be had."""
     notifier = Notifier.from_environment()
     hello = Hello(VERSION, Role.NODE, settings.node, epoch=time.time_ns() // 1_000_000)
 
@@ -160,16 +162,24 @@ async def run(settings: Settings, book: Book, credentials: Credentials) -> None:
     move = plan_for(settings.hypervisor, scope.machine_of)
     asked = watcher, control_of(settings.hypervisor.uri)
     server = Server(settings.node, scope, database, connect_app, settings.ovs, book, move, connect_qos, most, *asked)
-    listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
-    server.refused.doors[str(settings.listen)] = listener.refusals
+
+    async def open_gate() -> Listener:
+        listener = await serve(settings.listen, credentials, server.clients.welcome, server.clients.serve)
+        server.refused.doors[str(settings.listen)] = listener.refusals
+        return listener
+
+    def tell(problem: str) -> None:
+        notifier.ready(f"node {settings.node}: " + (problem or f"listens at {settings.listen}"))
+        server.gate(problem)
+
+    gate = Gate(settings.listen, open_gate, tell)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: reload(server, book))
     log.info("node %s from=start to=serving listen=%s app=%s", settings.node, settings.listen, settings.app)
-    notifier.ready(f"node {settings.node} listens at {settings.listen}")
-    await _until(stop, server, listener)
+    await _until(stop, server, gate)
     notifier.stopping()
     log.info("node %s from=serving to=stopped", settings.node)
 
@@ -191,16 +201,18 @@ def expect_controller(peer: Identity) -> str | None:
     return None if peer.role is Role.CONTROLLER else f"{peer} is no controller"
 
 
-async def _until(stop: asyncio.Event, server: Server, listener: Listener) -> None:
+async def _until(stop: asyncio.Event, server: Server, gate: Gate) -> None:
     """Serve until `stop`, then drain. What stops the server by itself is raised."""
     serving = asyncio.create_task(server.run())
-    accepting = asyncio.create_task(listener.wait())
+    accepting = asyncio.create_task(gate.run())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait({serving, accepting, stopping}, return_when=asyncio.FIRST_COMPLETED)
     if stopping.done():
         await server.drain()
-    await listener.close("the server stops")
-    for task in (serving, accepting, stopping):
+    accepting.cancel()
+    await asyncio.wait({accepting})
+    await gate.close("the server stops")
+    for task in (serving, stopping):
         task.cancel()
     for result in await asyncio.gather(serving, accepting, return_exceptions=True):
         if isinstance(result, Exception):

@@ -52,6 +52,7 @@ class NodeScope:
         self._hypervisor = self._asked or AttachedMacs()
         self._view: BridgeView | None = None
         self._said: frozenset[str] = frozenset()
+        self._gate = ""
 
     def observe(self, view: BridgeView) -> Inventory | None:
         """Take the bridge as it is now; return what the node has, None while that cannot be known.
@@ -84,6 +85,11 @@ class NodeScope:
                 [f"router {name}: the hypervisor shows no machine here that has exactly its MAC addresses"]
             )
         return uuid
+
+    def gate(self, problem: str) -> Inventory | None:
+        """Take why clients cannot connect, empty if they can; return as `observe`."""
+        self._gate = f"clients cannot connect: {problem}" if problem else ""
+        return self._plan()
 
     def granted(self) -> Inventory | None:
         """What machines have of processor and memory has changed; return as `observe`."""
@@ -136,8 +142,9 @@ class NodeScope:
         problems = [*self.inventory.problems, *self._hypervisor_problems(self.inventory)]
         if not view.exists:
             problems = [f"bridge {view.name}: is gone"]
-        self._outbox.replace([*self.inventory.facts, *self.granting.facts(), *_alarms(problems)])
         self._say(problems)
+        alarms = _alarms([self._gate, *problems] if self._gate else problems)
+        self._outbox.replace([*self.inventory.facts, *self.granting.facts(), *alarms])
         return self.inventory
 
     def _uuid(self, name: str) -> str:

@@ -156,6 +156,10 @@ class Server:
     def _learn(self, saying: Saying) -> None:
         self._apply(self._scope.learn(saying))
 
+    def gate(self, problem: str) -> None:
+        """Let the app know why clients cannot connect, empty if they can."""
+        self._apply(self._scope.gate(problem))
+
     def _granted(self) -> None:
         self._apply(self._scope.granted())
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import importlib.util
+import os
 import signal
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from xenflow.address import Address
 from xenflow.channel import Channel, Listener, connect, serve
 from xenflow.errors import RemoteProtocolError
 from xenflow.identity import Identity
-from xenflow.model import Hop, Link, Machine, Port, Route, RouteKind, pack_mac, pack_prefix
+from xenflow.model import Alarm, Hop, Link, Machine, Port, Route, RouteKind, pack_mac, pack_prefix
 from xenflow.pki import Authority
 from xenflow.replica import Inbox, Outbox
 from xenflow.tls import Credentials
@@ -127,12 +128,12 @@ class Site:
             self._changed.set()
 
 
-async def client(credentials: Credentials, name: str = "r1") -> Channel:
+async def client(credentials: Credentials, name: str = "r1", address: str = "ssl:[::1]:16657") -> Channel:
     hello = Hello(VERSION, Role.ROUTER, name)
     async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
-                return await connect(Address.parse("ssl:[::1]:16657"), credentials, hello, lambda peer: None)
+                return await connect(Address.parse(address), credentials, hello, lambda peer: None)
             except ConnectionRefusedError:
                 await asyncio.sleep(0.02)
 
@@ -225,6 +226,47 @@ def test_an_address_in_use_is_said_and_ends_it(directory: Path) -> None:
         await site.stop()
         assert site.said("listen at ssl:[::1]:16657") == 1
         other.close()
+
+    tell(directory, story)
+
+
+def test_a_control_network_that_comes_late_goes_and_is_made_anew(directory: Path) -> None:
+    """The node is served all the time; clients connect whenever the interface is there."""
+    bridge = f"xfg{os.getpid() % 100000}"
+    add = f"ip link add {bridge} type bridge && ip address add fe80::1/64 dev {bridge} nodad && ip link set {bridge} up"
+
+    async def ip(command: str) -> None:
+        assert await (await asyncio.create_subprocess_shell(command)).wait() == 0
+
+    def alarms(site: Site) -> list[str]:
+        facts = site.app[NODE_SCOPE].facts.of(Alarm.KIND).values() if NODE_SCOPE in site.app else ()
+        return [fact.text for fact in facts if isinstance(fact, Alarm)]
+
+    async def connected(credentials: Credentials) -> bool:
+        with pytest.raises(RemoteProtocolError, match="no definition of router r2"):
+            await client(credentials, "r2", f"ssl:[fe80::1%{bridge}]:16657")
+        return True
+
+    async def story(site: Site) -> None:
+        world = await asyncio.to_thread(RealWorld, directory / "ovs")
+        settings = directory / "server.toml"
+        settings.write_text(settings.read_text().replace("[::1]", f"[fe80::1%{bridge}]"))
+        try:
+            process, r2 = await site.start(), site.credentials("router/r2")
+            await site.until(lambda: site.in_sync(NODE_SCOPE) and alarms(site))
+            assert f"clients cannot connect: listen at ssl:[fe80::1%{bridge}]:16657: no such host" in alarms(site)[0]
+            for _ in range(2):
+                await ip(add)
+                await site.until(lambda: not alarms(site))
+                assert await connected(r2)
+                await ip(f"ip link del {bridge}")
+                await site.until(lambda: alarms(site))
+            assert process.returncode is None
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        finally:
+            await (await asyncio.create_subprocess_shell(f"ip link del {bridge} 2>/dev/null")).wait()
+            await asyncio.to_thread(world.close)
 
     tell(directory, story)
 

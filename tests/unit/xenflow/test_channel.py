@@ -21,9 +21,9 @@ import pytest
 from xenflow import wire
 from xenflow.address import Address
 from xenflow.channel import Channel, Limits, Listener, ListenerLimits, connect, serve
-from xenflow.errors import ConfigError, Fault, RemoteProtocolError
+from xenflow.errors import ConfigError, Fault, RemoteProtocolError, UnavailableError
 from xenflow.identity import Identity
-from xenflow.listening import host_text
+from xenflow.listening import host_text, listen
 from xenflow.model import Hop, Route, RouteKind
 from xenflow.pki.authority import Authority
 from xenflow.replica import Inbox, Outbox
@@ -571,3 +571,19 @@ def test_a_client_needs_neither_pyopenssl_nor_cryptography() -> None:
     code = "import sys, xenflow.channel; print([m for m in ('OpenSSL', 'cryptography') if m in sys.modules])"
     with os.popen(f'"{sys.executable}" -c "{code}"') as process:
         assert process.read().strip() == "[]"
+
+
+@pytest.mark.parametrize("place", ["ssl:192.0.2.1:0", "ssl:[fe80::1%nowhere]:0"])
+def test_an_address_that_may_come_by_itself_is_told_apart(place: str) -> None:
+    with pytest.raises(
+        UnavailableError, match=r"not an address of this|no such host address"
+    ):
+        listen(Address.parse(place))
+
+
+def test_an_address_in_use_does_not_go_by_itself() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(ConfigError, match="in use") as raised:
+            listen(Address.parse(f"tcp:127.0.0.1:{port}"))
+    assert not isinstance(raised.value, UnavailableError)

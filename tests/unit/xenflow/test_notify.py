@@ -27,8 +27,10 @@ def test_ready_and_stopping(tmp_path: Path) -> None:
     with listening(path) as systemd:
         notifier = Notifier.from_environment({"NOTIFY_SOCKET": path})
         notifier.ready("serving")
+        notifier.ready("again")
         notifier.stopping()
         assert systemd.recv(4096) == b"READY=1\nSTATUS=serving"
+        assert systemd.recv(4096) == b"READY=1\nSTATUS=again"
         assert systemd.recv(4096) == b"STOPPING=1"
 
 
