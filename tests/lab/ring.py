@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any
 
-from tests.lab import tools
+from tests.lab import layout, tools
 from xenflow.model import link_local_of
 from xenflow_app import flowtable, pipeline
 from xenflow_lab.lab import Lab
@@ -41,40 +41,32 @@ LIMIT_COOKIE = f"cookie={flowtable.COOKIE_PREFIX << 8 | pipeline.Kind.LIMIT:#x}"
 """How the cookies of flows begin that the controller does not account for."""
 
 _NETWORKS = {"left": 10, "right": 20, "core": 30, "blue": 40}
-_TRUNKS = (("n1", "n2", ""), ("n2", "n3", ""), ("n3", "n1", "bridge = true"))
 
 
 def topology() -> str:
     """Return the topology file of the ring."""
-    lines = ['[lab]\nname = "ring"']
-    lines += [f'[[node]]\nname = "{name}"' for name in NODES]
-    lines += [f'[[trunk]]\nbetween = ["{a}", "{b}"]\n{extra}' for a, b, extra in _TRUNKS]
-    lines += [f'[[network]]\nname = "{name}"\nvid = {vid}' for name, vid in _NETWORKS.items()]
-    for number, node, own in ((1, "n1", "left"), (2, "n2", "right")):
-        lines.append(f'[[router]]\nname = "r{number}"\nnode = "{node}"\nrouting = "static"')
-        lines.append(_interface(own, f"10.0.{number}.1/24", f"fd00:{number}::1/64"))
-        lines.append(_interface("core", f"10.0.255.{number}/24", f"fd00:ff::{number}/64"))
-    for number, node in ((1, "n1"), (2, "n2"), (3, "n3")):
-        lines.append(_host(f"h{number}", node, "left", [f"10.0.1.1{number}/24", f"fd00:1::1{number}/64"]))
+    routers = [
+        layout.router(
+            f"r{n}",
+            f"n{n}",
+            {own: [f"10.0.{n}.1/24", f"fd00:{n}::1/64"], "core": [f"10.0.255.{n}/24", f"fd00:ff::{n}/64"]},
+            routing="static",
+        )
+        for n, own in ((1, "left"), (2, "right"))
+    ]
+    hosts = [_host(f"h{n}", f"n{n}", 1, [f"10.0.1.1{n}/24", f"fd00:1::1{n}/64"]) for n in (1, 2, 3)]
     for name, node in (("h4", "n3"), ("h5", "n1")):
         first = int(RIGHT_V4[name][0].rpartition(".")[2])
         numbers = range(first, first + 32)
-        lines.append(
-            _host(name, node, "right", [f"10.0.2.{n}/24" for n in numbers] + [f"fd00:2::{n:x}/64" for n in numbers])
-        )
-    for number, node in ((1, "n1"), (3, "n3")):
-        lines.append(_host(f"b{number}", node, "blue", [f"10.0.1.1{number}/24"]))
-    return "\n".join(lines)
+        addresses = [f"10.0.2.{n}/24" for n in numbers] + [f"fd00:2::{n:x}/64" for n in numbers]
+        hosts.append(_host(name, node, 2, addresses))
+    hosts += [layout.host(f"b{n}", f"n{n}", "blue", [f"10.0.1.1{n}/24"]) for n in (1, 3)]
+    return layout.text("ring", layout.RING, _NETWORKS, plain=[("n3", "n1")], router=routers, host=hosts)
 
 
-def _interface(network: str, *addresses: str) -> str:
-    return f'[[router.interface]]\nnetwork = "{network}"\naddresses = {list(addresses)}'
-
-
-def _host(name: str, node: str, network: str, addresses: list[str]) -> str:
-    text = f'[[host]]\nname = "{name}"\nnode = "{node}"\nnetwork = "{network}"\naddresses = {addresses}'
-    subnet = {"left": 1, "right": 2}.get(network)
-    return text + (f'\ngateways = ["10.0.{subnet}.1", "fd00:{subnet}::1"]' if subnet else "")
+def _host(name: str, node: str, subnet: int, addresses: list[str]) -> layout.Table:
+    network = "left" if subnet == 1 else "right"
+    return layout.host(name, node, network, addresses, [f"10.0.{subnet}.1", f"fd00:{subnet}::1"])
 
 
 def settle(lab: Lab) -> None:

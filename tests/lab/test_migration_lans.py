@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab import moving, ring, tools
+from tests.lab import layout, moving, ring, tools
 from tests.lab.conftest import LabFactory
 from xenflow_app.disguise import LESSON_TYPE
 from xenflow_app.pipeline import PROBE_TYPE
@@ -31,27 +31,13 @@ from xenflow_lab.traffic.launch import Tool
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
 
-TOPOLOGY = """
-[lab]
-name = "lans"
-[[node]]
-name = "n1"
-[[node]]
-name = "s1"
-[[node]]
-name = "n2"
-[[trunk]]
-between = ["n1", "s1"]
-[[trunk]]
-between = ["s1", "n2"]
-bridge = true
-"""
 NETWORKS = {"left": 10, "core": 20, "mid": 30, "right": 40}
 ROUTERS = {
     "r1": ("n1", {"left": "10.0.1.1", "core": "10.0.12.1"}, {"10.0.2.0/24": "10.0.12.2", "10.0.23.0/24": "10.0.12.2"}),
     "r2": ("n1", {"core": "10.0.12.2", "mid": "10.0.23.2"}, {"10.0.1.0/24": "10.0.12.1", "10.0.2.0/24": "10.0.23.3"}),
     "r3": ("n2", {"mid": "10.0.23.3", "right": "10.0.2.1"}, {"10.0.1.0/24": "10.0.23.2", "10.0.12.0/24": "10.0.23.2"}),
 }
+SUBNETS = {"left": 1, "right": 2}
 HOSTS = {"h1": ("n1", "left", 1), "h3": ("n2", "left", 3), "h2": ("n2", "right", 2), "h4": ("n1", "right", 4)}
 RATE_PPS = int(os.environ.get("XENFLOW_RATE_PPS", "1000")) // 4
 """Of each of at most four streams."""
@@ -62,20 +48,28 @@ TUNNEL_PORTS = {4789, 6081, 8472}
 
 
 def topology() -> str:
-    lines = [TOPOLOGY]
-    lines += [f'[[network]]\nname = "{name}"\nvid = {vid}' for name, vid in NETWORKS.items()]
-    for router, (node, interfaces, routes) in ROUTERS.items():
-        lines.append(f'[[router]]\nname = "{router}"\nnode = "{node}"')
-        for network, own in interfaces.items():
-            both = [f"{own}/24", f"{v6(own)}/64"]
-            lines.append(f'[[router.interface]]\nnetwork = "{network}"\naddresses = {both}')
-        both_ways = routes | {f"{v6(to.removesuffix('0/24'))}/64": v6(via) for to, via in routes.items()}
-        lines += [f'[[router.route]]\nto = "{to}"\nvia = "{via}"' for to, via in both_ways.items()]
-    for host, (node, network, _) in HOSTS.items():
-        own, gateway = address(host), f"10.0.{1 if network == 'left' else 2}.1"
-        lines.append(f'[[host]]\nname = "{host}"\nnode = "{node}"\nnetwork = "{network}"')
-        lines.append(f'addresses = ["{own}/24", "{v6(own)}/64"]\ngateways = ["{gateway}", "{v6(gateway)}"]')
-    return "\n".join(lines)
+    trunks = [("n1", "s1"), ("s1", "n2")]
+    routers = [
+        layout.router(name, node, {net: both(own) for net, own in ends.items()}, routes | in_v6(routes))
+        for name, (node, ends, routes) in ROUTERS.items()
+    ]
+    hosts = [
+        layout.host(
+            name, node, network, both(address(name)), [f"10.0.{SUBNETS[network]}.1", f"fd00:{SUBNETS[network]}::1"]
+        )
+        for name, (node, network, _) in HOSTS.items()
+    ]
+    return layout.text("lans", trunks, NETWORKS, plain=trunks[1:], router=routers, host=hosts)
+
+
+def both(v4: str) -> list[str]:
+    """Return an address and its like in IPv6, with their lengths."""
+    return [f"{v4}/24", f"{v6(v4)}/64"]
+
+
+def in_v6(routes: dict[str, str]) -> dict[str, str]:
+    """Return the like of routes in IPv6."""
+    return {f"{v6(to.removesuffix('0/24'))}/64": v6(via) for to, via in routes.items()}
 
 
 def v6(v4: str) -> str:
@@ -86,7 +80,7 @@ def v6(v4: str) -> str:
 
 def address(host: str) -> str:
     _, network, number = HOSTS[host]
-    return f"10.0.{1 if network == 'left' else 2}.1{number}"
+    return f"10.0.{SUBNETS[network]}.1{number}"
 
 
 def stream(source: str, to: str, port: int) -> ring.Stream:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab import moving, ring, tools
+from tests.lab import layout, moving, ring, tools
 from tests.lab.conftest import LabFactory
 from xenflow_lab.lab import Lab
 from xenflow_lab.transfer import transfer
@@ -33,22 +33,6 @@ STALL_S = 1.0
 
 IMPATIENT_PEER = "timers 1 3"
 PATIENT_PEER = "timers 20 60"
-TOPOLOGY = """
-[lab]
-name = "sessions"
-[[node]]
-name = "n1"
-[[node]]
-name = "n2"
-[[node]]
-name = "n3"
-[[trunk]]
-between = ["n1", "n2"]
-[[trunk]]
-between = ["n2", "n3"]
-[[trunk]]
-between = ["n3", "n1"]
-"""
 NETWORKS = {"left": 10, "fast": 20, "slow": 30, "right": 40, "far": 50}
 PATIENT = """
 interface {device}
@@ -71,34 +55,30 @@ def frr(number: int, peers: dict[str, tuple[int, str]], patient: str = "") -> st
     lines += [" bgp log-neighbor-changes", " no bgp ebgp-requires-policy", " no bgp network import-check"]
     for address, (other, timers) in peers.items():
         lines += [f" neighbor {address} remote-as 6500{other}", f" neighbor {address} {timers}"]
-    return "\n".join([*lines, " address-family ipv4 unicast", f"  network 192.0.2.{number}/32", " exit-address-family"])
+    lines += [" address-family ipv4 unicast", f"  network 192.0.2.{number}/32", " exit-address-family"]
+    return "\n".join(lines) + "\n"
 
 
-def router(name: str, node: str, interfaces: dict[str, str], text: str) -> str:
-    lines = [f'[[router]]\nname = "{name}"\nnode = "{node}"\nrouting = "frr"\nospf = true\ndaemons = ["bgpd"]']
-    lines.append(f'frr = """\n{text}\n"""')
-    for network, address in interfaces.items():
-        passive = str(network in ("left", "right", "far")).lower()
-        lines.append(f'[[router.interface]]\nnetwork = "{network}"\naddresses = ["{address}/24"]\npassive = {passive}')
-    return "\n".join(lines)
+def router(name: str, node: str, ends: dict[str, str], text: str) -> layout.Table:
+    addresses = {network: [f"{address}/24"] for network, address in ends.items()}
+    frr = {"routing": "frr", "ospf": True, "daemons": ["bgpd"], "frr": text}
+    return layout.router(name, node, addresses, passive=("left", "right", "far"), **frr)
 
 
 def topology() -> str:
-    lines = [TOPOLOGY, *(f'[[network]]\nname = "{name}"\nvid = {vid}' for name, vid in NETWORKS.items())]
     peers = {"10.0.20.2": (2, IMPATIENT_PEER), "10.0.30.3": (3, PATIENT_PEER)}
     ends = {"left": "10.0.10.1", "fast": "10.0.20.1", "slow": "10.0.30.1"}
-    lines.append(router("r1", "n1", ends, frr(1, peers, "eth2")))
-    lines.append(
-        router("r2", "n2", {"right": "10.0.40.2", "fast": "10.0.20.2"}, frr(2, {"10.0.20.1": (1, IMPATIENT_PEER)}))
-    )
-    lines.append(
-        router("r3", "n3", {"far": "10.0.50.3", "slow": "10.0.30.3"}, frr(3, {"10.0.30.1": (1, PATIENT_PEER)}, "eth1"))
-    )
-    for host, node, network, gateway in (("h1", "n3", "left", 1), ("h2", "n3", "right", 2), ("h3", "n1", "far", 3)):
-        subnet = f"10.0.{NETWORKS[network]}"
-        lines.append(f'[[host]]\nname = "{host}"\nnode = "{node}"\nnetwork = "{network}"')
-        lines.append(f'addresses = ["{subnet}.10/24"]\ngateways = ["{subnet}.{gateway}"]')
-    return "\n".join(lines)
+    routers = [
+        router("r1", "n1", ends, frr(1, peers, "eth2")),
+        router("r2", "n2", {"right": "10.0.40.2", "fast": "10.0.20.2"}, frr(2, {"10.0.20.1": (1, IMPATIENT_PEER)})),
+        router("r3", "n3", {"far": "10.0.50.3", "slow": "10.0.30.3"}, frr(3, {"10.0.30.1": (1, PATIENT_PEER)}, "eth1")),
+    ]
+    places = (("h1", "n3", "left", 1), ("h2", "n3", "right", 2), ("h3", "n1", "far", 3))
+    hosts = [
+        layout.host(name, node, network, [f"{address(name)}/24"], [f"10.0.{NETWORKS[network]}.{gateway}"])
+        for name, node, network, gateway in places
+    ]
+    return layout.text("sessions", layout.RING, NETWORKS, router=routers, host=hosts)
 
 
 @pytest.fixture(scope="module")

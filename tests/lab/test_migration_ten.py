@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from tests.lab import moving, ring, tools
+from tests.lab import layout, moving, ring, tools
 from tests.lab.conftest import LabFactory
 from tests.lab.test_lab_itself import XENFLOW
 from xenflow_lab.lab import Lab
@@ -20,66 +20,32 @@ pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
 
 ROUTERS = 10
 RATE_PPS = 1000
-TOPOLOGY = """
-[lab]
-name = "ten"
-[server.limits]
-max_routers = 5
-[[node]]
-name = "n1"
-[[node]]
-name = "n2"
-[[node]]
-name = "n3"
-[[trunk]]
-between = ["n1", "n2"]
-[[trunk]]
-between = ["n2", "n3"]
-[[trunk]]
-between = ["n3", "n1"]
-bridge = true
-[[network]]
-name = "near"
-vid = 10
-[[network]]
-name = "out"
-vid = 20
-[[host]]
-name = "hb"
-node = "n3"
-network = "out"
-addresses = ["10.2.0.100/24"]
-[[host]]
-name = "ha"
-node = "n2"
-network = "near"
-addresses = ["10.1.0.100/24"]
-"""
-ROUTER = """
-[[host.route]]
-to = "198.18.{number}.0/24"
-via = "10.1.0.{address}"
-[[router]]
-name = "v{number}"
-node = "n1"
-[[router.interface]]
-network = "near"
-addresses = ["10.1.0.{address}/24"]
-[[router.interface]]
-network = "out"
-addresses = ["10.2.0.{address}/24"]
-[[router.route]]
-to = "198.18.{number}.0/24"
-via = "10.2.0.100"
-"""
+
+
+def topology() -> str:
+    near, out = ([f"10.{net}.0.{number + 1}" for number in range(ROUTERS)] for net in (1, 2))
+    routers = [
+        layout.router(
+            f"v{number}",
+            "n1",
+            {"near": [f"{near[number]}/24"], "out": [f"{out[number]}/24"]},
+            {f"198.18.{number}.0/24": "10.2.0.100"},
+        )
+        for number in range(ROUTERS)
+    ]
+    to = {f"198.18.{number}.0/24": near[number] for number in range(ROUTERS)}
+    hosts = [
+        layout.host("hb", "n3", "out", ["10.2.0.100/24"]),
+        layout.host("ha", "n2", "near", ["10.1.0.100/24"], routes=to),
+    ]
+    limits = {"limits": {"max_routers": 5}}
+    vids = {"near": 10, "out": 20}
+    return layout.text("ten", layout.RING, vids, plain=[("n3", "n1")], router=routers, host=hosts, server=limits)
 
 
 @pytest.fixture(scope="module")
 def lab(make_lab: LabFactory) -> Lab:
-    parts = [ROUTER.format(number=number, address=number + 1) for number in range(ROUTERS)]
-    routes = [part.partition("[[router]]") for part in parts]
-    text = TOPOLOGY + "".join(route for route, _, _ in routes) + "".join(word + rest for _, word, rest in routes)
-    made = make_lab(text, "ten")
+    made = make_lab(topology(), "ten")
     made.run("hb", ["ip", "route", "add", "local", "198.18.0.0/16", "dev", "lo"], check=True)
     made.wait_settled()
     for number in range(ROUTERS):

@@ -18,6 +18,7 @@ from typing import IO
 
 import pytest
 
+from tests.lab import layout
 from tests.lab.conftest import LabFactory
 from tests.lab.test_lab_itself import XENFLOW, assert_nothing_of
 from xenflow.errors import ConfigError
@@ -30,45 +31,14 @@ from xenflow_lab.plan import WIRES
 
 pytestmark = [pytest.mark.lab, pytest.mark.root, pytest.mark.ovs]
 
-TWO_NODES = """
-[lab]
-name = "move"
-[[network]]
-name = "left"
-vid = 10
-[[network]]
-name = "right"
-vid = 20
-[[node]]
-name = "n1"
-[[node]]
-name = "n2"
-[[trunk]]
-between = ["n1", "n2"]
-[[router]]
-name = "r1"
-node = "n1"
-routing = "bird"
-[[router.interface]]
-network = "left"
-addresses = ["10.0.1.1/24", "fd00:1::1/64"]
-rate_mbps = 500
-[[router.interface]]
-network = "right"
-addresses = ["10.0.2.1/24", "fd00:2::1/64"]
-[[host]]
-name = "h1"
-node = "n1"
-network = "left"
-addresses = ["10.0.1.10/24", "fd00:1::10/64"]
-gateways = ["10.0.1.1", "fd00:1::1"]
-[[host]]
-name = "h2"
-node = "n2"
-network = "right"
-addresses = ["10.0.2.10/24", "fd00:2::10/64"]
-gateways = ["10.0.2.1", "fd00:2::1"]
-"""
+_SIDES = {"left": 1, "right": 2}
+_ENDS = [{"network": net, "addresses": [f"10.0.{n}.1/24", f"fd00:{n}::1/64"]} for net, n in _SIDES.items()]
+_ROUTER = {"name": "r1", "node": "n1", "routing": "bird", "interface": [_ENDS[0] | {"rate_mbps": 500}, _ENDS[1]]}
+_HOSTS = [
+    layout.host(f"h{n}", f"n{n}", net, [f"10.0.{n}.10/24", f"fd00:{n}::10/64"], [f"10.0.{n}.1", f"fd00:{n}::1"])
+    for net, n in _SIDES.items()
+]
+TWO_NODES = layout.text("move", [("n1", "n2")], {"left": 10, "right": 20}, router=[_ROUTER], host=_HOSTS)
 
 ECHO = """
 import socket
