@@ -28,9 +28,9 @@ RATE_HZ = "50"
 RATE_PPS = "500"
 PORT = 5000
 SLOW = bool(os.environ.get("XENFLOW_SLOW"))
-FREEZES_S = [("moves", (0.05, 0.2, 1.0)), ("moves", (5.0,)), ("stays", (0.05, 0.2, 1.0, 5.0))]
+FREEZES_S = [("moves", (0.05, 0.2, 1.0)), ("moves", (5.0,)), ("stays", (0.2, 5.0))]
 if SLOW:
-    FREEZES_S += [("moves", (20.0,)), ("stays", (20.0,))]
+    FREEZES_S += [("moves", (20.0,)), ("stays", (0.05, 1.0, 20.0))]
 ROUTER = {"h3": ("eth0", "10.0.1.1", "fd00:1::1"), "r2": ("eth1", "10.0.255.1", "fd00:ff::1")}
 """Who sends by way of r1, and its addresses there."""
 
