@@ -7,6 +7,7 @@ Rates are those of frames with header and tag, as HTB counts them; the senders' 
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import time
@@ -26,6 +27,8 @@ from xenflow_lab.topology import Topology
 from xenflow_lab.traffic.launch import Tool
 
 NODE, FAR, PORT = "n1", "n2", "t-n2"
+DATAPATH = os.environ.get("XENFLOW_DATAPATH", "netdev")
+"""`system` in a machine whose kernel has Open vSwitch's datapath (tests/machines)."""
 SIZE_BYTES, SMALL_BYTES = 1472, 64
 HEADERS_BYTES = 46
 """Ethernet with tag, IPv4 and UDP."""
@@ -46,7 +49,7 @@ def topology(
     """
     numbers = range(1, len(hires) + 1)
     document = {
-        "lab": {"name": "tenants"},
+        "lab": {"name": "tenants", "datapath": DATAPATH},
         "network": [{"name": f"{n}{side}", "vid": 10 * n + place} for n in numbers for place, side in enumerate("ab")],
         "node": [{"name": NODE}, {"name": FAR}],
         "trunk": [{"between": (NODE, FAR), "capacity": rate(mbps), "rate_mbps": cable_mbps}],

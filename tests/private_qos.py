@@ -24,6 +24,8 @@ from xenflow.wire import QUEUES_SCOPE, VERSION, Ack, Answer, Hello, Message, Que
 
 SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 BRIDGE = "xenbr0"
+DATAPATH = os.environ.get("XENFLOW_DATAPATH", "netdev")
+"""`system` in a machine whose kernel has Open vSwitch's datapath (tests/machines)."""
 DEADLINE_S = 30.0
 
 
@@ -56,7 +58,7 @@ class QosNode:
         self.start_database()
         self.vsctl("--no-wait", "init")
         self.start_switch()
-        self.vsctl("add-br", BRIDGE, "--", "set", "bridge", BRIDGE, "datapath_type=netdev", "fail_mode=secure")
+        self.vsctl("add-br", BRIDGE, "--", "set", "bridge", BRIDGE, f"datapath_type={DATAPATH}", "fail_mode=secure")
         for port in self._ports:
             self.add_device(port)
             self.vsctl("add-port", BRIDGE, port)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,8 +13,12 @@ import pytest
 from xenflow_lab import teardown
 from xenflow_lab.lab import Lab, Overrides, silent
 from xenflow_lab.paths import lab_names
+from xenflow_lab.topology import Datapath
 
 TOPOLOGIES = Path(__file__).parents[2] / "deploy" / "lab"
+
+DATAPATH = Datapath(os.environ.get("XENFLOW_DATAPATH", "netdev"))
+"""`system` in a machine whose kernel has Open vSwitch's datapath (tests/machines)."""
 
 LabFactory = Callable[..., Lab]
 
@@ -49,6 +54,8 @@ def make_lab(request: pytest.FixtureRequest) -> Iterator[LabFactory]:
             path = directory / f"{len(built)}.toml"
             path.write_text(topology)
             topology = path
+        wanted = options.pop("overrides", Overrides())
+        options["overrides"] = dataclasses.replace(wanted, datapath=DATAPATH)  # type: ignore[type-var]
         lab = Lab(topology, own_name(suffix or f"l{len(built)}"), **options)  # type: ignore[arg-type]
         built.append(lab)
         lab.up()

@@ -1,0 +1,12 @@
+"""For a machine whose kernel has Open vSwitch's datapath: `make test-kernel` runs these tests inside one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernel_datapath() -> None:
+    assert Path("/sys/module/openvswitch").exists(), "no module openvswitch in this kernel: see make test-kernel"
