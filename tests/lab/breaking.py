@@ -7,6 +7,7 @@ would end it is kept away. A state is entered when the controller says so; nothi
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -134,6 +135,13 @@ def kill(lab: Lab, move: Move, who: str) -> None:
     }[who]()
     process.kill()
     process.start()
+
+
+def verify_neighbors(lab: Lab) -> None:
+    """Have the router's kernel ask whom it knows, as it does from time to time: thrice, a second apart."""
+    known = json.loads(lab.run(ROUTER, ["ip", "-json", "neigh", "show"], check=True).stdout)
+    batch = "".join(f"neigh change {item['dst']} dev {item['dev']} nud probe\n" for item in known if "lladdr" in item)
+    lab.run(ROUTER, ["ip", "-batch", "-"], stdin=batch, check=True)
 
 
 @contextmanager

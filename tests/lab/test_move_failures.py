@@ -43,7 +43,7 @@ SAMPLE = [
     ("installing", "source vswitchd"),
     ("moving", "source server"),
     ("resuming", "client"),
-    ("announcing", "source server"),
+    ("announcing", "cut off"),
     ("re-pointing", "controller"),
     ("re-pointing", "cut off"),
     ("draining", "target vswitchd"),
@@ -197,6 +197,7 @@ def break_it(lab: Lab, move: Move, state: str, what: str) -> None:
         refused = breaking.abort(lab)
         assert ("too late to go back" in refused) == (state not in BEFORE_THE_VM_HAS_MOVED), refused
     elif what == "cut off":
+        breaking.verify_neighbors(lab)  # the worst moment for it: it gives them up if its node reaches nobody
         with breaking.cut_off(lab, move.target):
             lab.wait_until(lambda: ring.links(lab) == 1, 10, "the loss of the target's links")
             ring.pause(lab, OUTAGE_S)
