@@ -115,3 +115,15 @@ PAST_RETURN = frozenset({State.REPOINTING, State.DRAINING, State.DONE})
 def step(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
     """Return the next state and what is to be done; the same state and nothing for an event that does not count."""
     return TABLE.get((state, event), (state, ()))
+
+
+def why_back(state: State, event: Event, limit_s: float) -> str:
+    """Return why a migration turns back, if the event itself tells; `limit_s` is how long the state may last."""
+    if step(state, event)[0] not in (State.UNDOING, State.CANCELLING):
+        return ""
+    reasons = {
+        Event.ABORT: "taken back",
+        Event.OVERDUE: f"{state} has taken longer than {limit_s:g} s",
+        Event.RETURNED: "the VM has come back",
+    }
+    return reasons.get(event, "")

@@ -23,7 +23,7 @@ from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
 from xenflow_app.handing import Handing, no_room
 from xenflow_app.homes import Homes
-from xenflow_app.migration import ENDED, Action, Event, State, step
+from xenflow_app.migration import ENDED, Action, Event, State, step, why_back
 from xenflow_app.node import Node
 from xenflow_app.openflow.values import PacketIn
 from xenflow_app.queues import Queues
@@ -181,7 +181,7 @@ class Moves:
         if move.state is not State.PREPARING:  # the definition is no part of what the hypervisor does
             move.percent = message.percent
         if message.error:
-            move.error = message.error
+            move.error = move.error or message.error
             move.truths.add(Event.CANCELLED if move.state is State.CANCELLING else Event.FAILED)
         elif message.done and move.state is State.PREPARING:
             move.truths.add(Event.DEFINED)
@@ -312,6 +312,8 @@ class Moves:
         if state is move.state:
             return False
         before, move.state, move.since = move.state, state, self._now
+        told = "" if state is State.RESUMING else move.error  # it has arrived, whoever wanted it back
+        move.error = told or why_back(before, event, OVERDUE_S.get(before, 0))
         self._note(move, event, before)
         for action in actions:
             self._act(move, action)

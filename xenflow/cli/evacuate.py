@@ -102,7 +102,7 @@ class _Leaving:
         for item in now:
             if item.ended:
                 self.ended.append(item)
-                stayed = f"has stayed on {self._node}: {item.error or 'taken back'}"
+                stayed = f"has stayed on {self._node}: {item.error}"
                 self._tell(f"{item.router}: {times(item) if item.state == DONE else stayed}")
 
     def stay(self, waiting: Iterable[str]) -> None:

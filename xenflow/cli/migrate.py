@@ -34,7 +34,7 @@ def migrate(app: App, router: str, target: str, as_json: bool) -> int:
     elif ended.state == DONE:
         click.echo(f"{router} runs on {target} now: {times(ended)}")
     else:
-        click.echo(f"{router} has stayed on {ended.source}: {ended.error or 'taken back'}", err=True)
+        click.echo(f"{router} has stayed on {ended.source}: {ended.error}", err=True)
     return 0 if ended.state == DONE else 1
 
 

@@ -390,3 +390,25 @@ def test_the_times_of_steps_count_from_the_order() -> None:
     net.controller.peer_message(900, Query(1, "migrate", {"router": "r1", "to": "b"}), net.now)
     move = net.controller.moves.under_way["r1"]
     assert (move.started, move.reached) == (net.now, [(State.PREPARING, 0.0)])
+
+
+def test_why_a_move_has_turned_back_is_told_and_nothing_of_one_that_arrived_all_the_same() -> None:
+    net = world()
+    moves = net.controller.moves
+    begin(net)
+    net.run(11)
+    assert (state(net), moves.ended[-1].error) == (State.FAILED, "preparing has taken longer than 10 s")
+    for arrives in (False, True):
+        assert moves.start("r1", "b") == ""
+        net.run(0.1)
+        order = moves.under_way["r1"].number
+        answer(net, "b", order)
+        assert (state(net), moves.abort("r1"), state(net)) == (State.MOVING, "", State.CANCELLING)
+        assert moves.under_way["r1"].error == "taken back"
+        if not arrives:
+            answer(net, "a", order, "the hypervisor's command failed: ended by SIGTERM")
+            assert (state(net), moves.ended[-1].error) == (State.FAILED, "taken back")
+    net.report("b", carry(net))
+    announce(net)
+    finish(net)
+    assert (state(net), moves.ended[-1].error) == (State.DONE, "")
