@@ -1,6 +1,6 @@
 """What is announced after a move, and when: the frames from the mirror of the kernel, the pauses between them. Pure.
 
-    Announce(epoch, key) -> frames of all interfaces at once, then after 50, 100, 200, 400, 500, 500 ... ms
+    Announce(epoch, key) -> frames of all interfaces at once, then after 5, 10, 20 ... 320, 500, 500 ... ms
     until Announced(epoch), a newer Announce, the end of the session, or 60 s
 
 Rules: an interface is announced if it is up, has a MAC address and is not the one that the server is reached by. The
@@ -15,7 +15,7 @@ from xenflow.announcement import NO_ADDRESS, Announcement, build
 from xenflow.wire import Announce
 from xenflow_client.kernel import Kernel
 
-FIRST_PAUSE_S = 0.05
+FIRST_PAUSE_S = 0.005
 LONGEST_PAUSE_S = 0.5
 LASTS_S = 60.0
 _IPV4_BYTES = 5

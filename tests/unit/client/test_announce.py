@@ -68,7 +68,7 @@ def test_pauses_grow_and_end() -> None:
     while (pause := announcing.next(now)) is not None:
         pauses.append(pause)
         now += pause
-    assert pauses[:6] == [0.05, 0.1, 0.2, 0.4, 0.5, 0.5]
+    assert pauses[:9] == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5]
     assert LASTS_S - 0.5 <= now - 100.0 <= LASTS_S
     assert announcing.current is None
 
