@@ -76,8 +76,8 @@ def ovsdb_argv() -> list[str]:
 
 
 def vswitchd_argv() -> list[str]:
-    """Return the command of the node's switch."""
-    return ["ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
+    """Return the command of the node's switch: at ovs-ctl's own priority, so that packets come before programs."""
+    return ["nice", "-n", "-10", "ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
 
 
 def environment() -> dict[str, str]:
@@ -108,6 +108,7 @@ def first_transaction(plan: Plan, node: Machine, tls: Tls | None, datapath: str 
     if tls:
         words += ["--", "set-controller", BRIDGE, f"ssl:{CONTROLLER_ADDRESS}:{OPENFLOW_PORT}"]
         words += ["--", "set", "Controller", BRIDGE, "max_backoff=1000", "inactivity_probe=5000"]
+        words += ["controller_rate_limit=2000", "controller_burst_limit=1000"]
     for port in node_ports(plan, node.name):
         words += add_port(port)
     return words

@@ -101,7 +101,8 @@ def node(order: Order, app: str | None, listen: str, bridge: str) -> None:
         "xenflow import {file}",
         f"ovs-vsctl set-ssl {tls}/key.pem {tls}/certificate.pem {tls}/ca.pem",
         f"ovs-vsctl --may-exist add-br {bridge} -- set Bridge {bridge} fail_mode=secure protocols=OpenFlow10"
-        f" -- set-controller {bridge} {openflow}",
+        f" -- set-controller {bridge} {openflow}"
+        f" -- set Controller {bridge} controller_rate_limit=2000 controller_burst_limit=1000",
         "systemctl restart xenflow-server",
     )
     _write(Role.NODE, order, Settings("server.toml", text, "node"), install)

@@ -122,6 +122,7 @@ def test_first_transaction_sets_everything_at_once(tmp_path: Path) -> None:
     assert text.index("add-br xenbr0") < controller < text.index("add-port")
     for wanted in ("fail_mode=secure", "protocols=OpenFlow10", "datapath_type=netdev", "ofport_request=1001"):
         assert wanted in words
+    assert {"controller_rate_limit=2000", "controller_burst_limit=1000"} <= set(words)
     assert 'external_ids:iface-status="active"' in words
 
 
