@@ -1,7 +1,8 @@
 """How long a moved router's announcement takes, from its client to the controller's decision: idle, and under a flood.
 
     r1 moves n1 -> n2 -> n1 ...; h3, on n2, sends to ever new addresses behind r1 (reactive mode: each is a packet-in),
-    so that n2's packet-ins wait in the controller, as many as it keeps; r1 itself fills its own vif with packets.
+    more than n2's switch hands on; r1 itself fills its own vif, which has a rate as tenants' vifs are to have. As
+    with a Xen vif, what is more waits in the machine's own queue, by priority (as pfifo_fast does).
 
 Moves without and with the flood take turns; those to n2 are measured. The times are those in the logs of client
 ("announcing", just before the first frame) and controller ("every interface has announced itself"); they share a clock.
@@ -29,6 +30,8 @@ FLOOD_PPS = 20_000
 ADDRESSES = 1 << 16
 """New ones in each flood."""
 _RANGE = 4096
+VIF_RATE = "5mbit"
+"""Half of what r1 sends."""
 
 
 def run() -> list[Figure]:
@@ -36,6 +39,9 @@ def run() -> list[Figure]:
     with network.lab_of(network.topology("announcement")) as lab:
         lab.wait_settled()
         lab.wait_until(lambda: all(stations.answers(lab, "h3", ["10.0.2.10"]).values()), 60, "traffic")
+        rate = ["tbf", "rate", VIF_RATE, "burst", "3000", "limit", "1000000"]
+        lab.run("r1", ["tc", "qdisc", "replace", "dev", "eth1", "root", "handle", "1:", *rate], check=True)
+        lab.run("r1", ["tc", "qdisc", "add", "dev", "eth1", "parent", "1:1", "handle", "10:", "pfifo_fast"], check=True)
         idle, loaded = [], []
         for turn in range(ROUNDS):
             idle.append(_announced_ms(lab))
