@@ -28,8 +28,10 @@ from xenflow_server.domains import Domain, Lost, Phase, Saying, Snapshot
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
 """How often to look without a reason: renames are no event."""
+REST = 2.0
+"""On a slow host, so many times as long as a look takes: looking leaves two thirds of a processor to others."""
 SETTLE_S = 0.05
-ANSWER_S = 10.0
+ANSWER_S = 30.0
 INCOMING, AWAY = "--incoming", "--migratedaway"
 _PERCENT = re.compile(r"(\d{1,3})\s*%")
 _PLACE = re.compile(
@@ -128,12 +130,14 @@ class XlWatcher:
         try:
             while True:
                 self._changed.clear()
+                began_s = asyncio.get_running_loop().time()
                 saying = await self._look()
+                took_s = asyncio.get_running_loop().time() - began_s
                 if saying != told:
                     told = saying
                     on_saying(saying)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), self._look_s)
+                    await asyncio.wait_for(self._changed.wait(), max(self._look_s, REST * took_s))
                     await asyncio.sleep(SETTLE_S)
         finally:
             watching.cancel()
