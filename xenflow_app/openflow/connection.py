@@ -8,7 +8,7 @@ refuses one of them is of no use. Probes (echo) keep the session honest in both 
 stays unanswered for `silence_s` ends the session. So a switch is never flooded, whichever way its bytes take.
 
 Nor does it flood us: its packet-ins wait in lanes (packet_ins.py) until somebody takes them, one at a time; all else
-that it says is returned at once. While more than `unsent_bytes` wait to be sent, only announcements are given: each
+that it says is returned at once. While more than `unsent_bytes` wait to be sent, only urgent ones are given: each
 other packet-in would add an answer, and what is urgent to send must not wait behind ever more of those.
 """
 

@@ -1,10 +1,10 @@
-"""Packet-ins of one switch that wait for the core: announcements first, the others port by port (pure).
+"""Packet-ins of one switch that wait for the core: urgent ones first, the others port by port (pure).
 
 Place in the flow: session (whole messages) -> *lanes* -> Host, a slice of time at once -> core.
 
 What it keeps true
-- An announcement never waits behind other packet-ins, however many there are; nor do these starve while somebody floods
-  us with announcements: after URGENT_RUN of those one of the others has its turn.
+- What is urgent, announcements and the probes of links, never waits behind others, however many there are; nor
+  do these starve while somebody floods us with announcements: after URGENT_RUN of those one of the others has its turn.
 - Ports take turns. A machine that makes its switch send us packets delays those of its own port only.
 - It is bounded, in messages and in bytes; when it is full, a port with more than its share loses its newest. So reading
   from the switch never has to stop, and no other queue grows behind a flood.
@@ -22,11 +22,13 @@ from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow_app.openflow.actions import VENDOR
 from xenflow_app.openflow.encode import VERSION, Nicira, Type
 from xenflow_app.openflow.fields import IN_PORT
+from xenflow_app.pipeline import PROBE_MAC
 
 MAX_MESSAGES = 16_384
 MAX_BYTES = 1 << 24
 MAX_URGENT = 64
-"""Announcements of one port that may wait: a move needs one."""
+"""Urgent ones of one port that may wait: a move needs one announcement."""
+_URGENT = frozenset({ANNOUNCEMENT_MAC, PROBE_MAC})
 URGENT_RUN = 8
 _KIND = bytes([VERSION, Type.VENDOR])
 _SUBTYPE = VENDOR.to_bytes(4, "big") + Nicira.PACKET_IN.to_bytes(4, "big")
@@ -41,9 +43,9 @@ def is_packet_in(message: bytes) -> bool:
 
 
 def _is_urgent(message: bytes) -> bool:
-    """Tell whether the packet is addressed as announcements are."""
+    """Tell whether the packet is addressed as announcements or probes are; the switch lets no others come that are."""
     data = _MATCH + (int.from_bytes(message[_MATCH_LENGTH], "big") + 7) // 8 * 8 + 2
-    return message[data : data + 6] == ANNOUNCEMENT_MAC
+    return message[data : data + 6] in _URGENT
 
 
 def _port(message: bytes) -> bytes:
@@ -91,7 +93,7 @@ class PacketIns:
 
     @property
     def urgent(self) -> bool:
-        """Whether an announcement waits."""
+        """Whether an announcement or a probe waits."""
         return bool(self._urgent)
 
     def take(self, *, only_urgent: bool = False) -> bytes | None:

@@ -21,6 +21,7 @@ from xenflow_app.openflow.connection import Pace, SwitchSession
 from xenflow_app.openflow.decode import decode
 from xenflow_app.openflow.packet_ins import MAX_URGENT, URGENT_RUN, PacketIns, is_packet_in
 from xenflow_app.openflow.values import BarrierReply, Features, PacketIn, SwitchMessage
+from xenflow_app.pipeline import PROBE_MAC
 
 MAC = bytes.fromhex("020000000001")
 
@@ -53,6 +54,18 @@ def test_only_packet_ins_wait() -> None:
     seen = decode(packet_in(7, 9))
     assert isinstance(seen, PacketIn)
     assert seen.in_port == 7
+
+
+def test_probes_of_links_do_not_wait_either() -> None:
+    waiting = PacketIns()
+    for number in range(10_000):
+        waiting.put(packet_in(5, number))
+    waiting.put(packet_in(9, 77, PROBE_MAC))
+    assert waiting.urgent
+    taken = waiting.take(only_urgent=True)
+    assert taken is not None
+    assert number_of(taken) == 77
+    assert waiting.take(only_urgent=True) is None
 
 
 def test_an_announcement_does_not_wait_behind_ten_thousand_others() -> None:
