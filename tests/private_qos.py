@@ -26,7 +26,7 @@ SCHEMA = Path("/usr/share/openvswitch/vswitch.ovsschema")
 BRIDGE = "xenbr0"
 DATAPATH = os.environ.get("XENFLOW_DATAPATH", "netdev")
 """`system` in a machine whose kernel has Open vSwitch's datapath (tests/machines)."""
-DEADLINE_S = 30.0
+DEADLINE_S = 30.0 * float(os.environ.get("XENFLOW_PATIENCE", "1"))
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
@@ -84,7 +84,7 @@ class QosNode:
         return done.stdout
 
     def vsctl(self, *arguments: str) -> str:
-        return self.run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", "--timeout=20", *arguments)
+        return self.run("ovs-vsctl", f"--db=unix:{self.directory}/db.sock", f"--timeout={DEADLINE_S:g}", *arguments)
 
     def start_database(self) -> None:
         remote = f"--remote=punix:{self.directory}/db.sock"

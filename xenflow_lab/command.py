@@ -11,6 +11,8 @@ from pathlib import Path
 from xenflow.errors import XenflowError
 
 POLL_INTERVAL_S = 0.02
+PATIENCE = float(os.environ.get("XENFLOW_PATIENCE", "1"))
+"""All limits are this much longer: for emulated machines."""
 
 
 class LabError(XenflowError):
@@ -40,11 +42,11 @@ def start(argv: Sequence[str | Path]) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str], argv: Sequence[str | Path], stdin: str = "", timeout_s: float = 60) -> str:
     """Wait for a started command and return its standard output. Raises LabError as `run` does."""
     try:
-        output, errors = process.communicate(stdin, timeout=timeout_s)
+        output, errors = process.communicate(stdin, timeout=timeout_s * PATIENCE)
     except subprocess.TimeoutExpired as error:
         process.kill()
         process.communicate()
-        raise LabError(f"{_shown(argv)}: no end after {timeout_s:g} s") from error
+        raise LabError(f"{_shown(argv)}: no end after {timeout_s * PATIENCE:g} s") from error
     if process.returncode:
         raise LabError(f"{_shown(argv)}: {errors.strip() or f'exit code {process.returncode}'}")
     return output
@@ -65,10 +67,10 @@ def run_all(commands: Iterable[tuple[Sequence[str | Path], str]], timeout_s: flo
 
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str, interval_s: float = POLL_INTERVAL_S) -> None:
     """Return once `condition` is true; asks every `interval_s`. Raises LabError, naming `what`, after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + timeout_s * PATIENCE
     while not condition():
         if time.monotonic() > deadline:
-            raise LabError(f"{what}: not within {timeout_s:g} s")
+            raise LabError(f"{what}: not within {timeout_s * PATIENCE:g} s")
         time.sleep(interval_s)
 
 

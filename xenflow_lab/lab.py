@@ -26,7 +26,7 @@ from xenflow_lab import build, checks, host, openvswitch, operator, places, prog
 from xenflow_lab import move as moves
 from xenflow_lab import record as records
 from xenflow_lab import topology as topologies
-from xenflow_lab.command import LabError, environment, run, wait_until
+from xenflow_lab.command import PATIENCE, LabError, environment, run, wait_until
 from xenflow_lab.paths import Paths, lab_names, lab_namespaces
 from xenflow_lab.plan import BRIDGE, CONTROLLER, Kind, Plan, plan
 from xenflow_lab.processes import Command, Process, Record, Started, is_alive
@@ -255,7 +255,7 @@ class Lab:
             self.enter_argv(who, argv, os.getcwd()),
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=timeout_s * PATIENCE,
             check=check,
             input=stdin,
             env=environment(),

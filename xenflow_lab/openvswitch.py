@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from xenflow_lab.command import LabError, run
+from xenflow_lab.command import PATIENCE, LabError, run
 from xenflow_lab.plan import BRIDGE, CONTROLLER_ADDRESS, Machine, Plan, Vif
 
 SCHEMA: Final = Path("/usr/share/openvswitch/vswitch.ovsschema")
@@ -87,7 +87,8 @@ def environment() -> dict[str, str]:
 
 def vsctl(rundir: Path, words: Iterable[str], *, wait: bool = True) -> str:
     """Run one ovs-vsctl transaction on a node, from outside. With `wait` the switch has taken it on return."""
-    options = ["--timeout=20"] if wait else ["--timeout=20", "--no-wait"]
+    limit = f"--timeout={20 * PATIENCE:g}"
+    options = [limit] if wait else [limit, "--no-wait"]
     return run(["ovs-vsctl", f"--db=unix:{rundir}/db.sock", *options, *words])
 
 
