@@ -22,6 +22,7 @@ from xenflow.identity import Identity
 from xenflow.model import Alarm, Hop, Link, Machine, Port, Route, RouteKind, pack_mac, pack_prefix
 from xenflow.pki import Authority
 from xenflow.replica import Inbox, Outbox
+from xenflow.resources import Granted, Resources
 from xenflow.tls import Credentials
 from xenflow.wire import NODE_SCOPE, VERSION, Ack, Begin, Close, Confirm, Confirmed, End, Hello, Role, Update, Welcome
 
@@ -276,8 +277,13 @@ def test_a_server_that_asks_libvirt(directory: Path) -> None:
     """libvirt's test driver has one machine, made up by libvirt itself."""
     mac, machine = "aa:bb:cc:dd:ee:ff", "6695eb01-f6a4-8304-79aa-97f2502e193f"
 
+    def granted(site: Site) -> object:
+        return site.app[NODE_SCOPE].facts.of(Granted.KIND).get(b"r1")
+
     async def story(site: Site) -> None:
-        (directory / "definitions.d" / "a.toml").write_text(DEFINITIONS.replace(MAC, mac))
+        wants = 'name = "r1"\nmemory_mib = 1024\nvcpus = {}\ncpu_cap = 50'
+        definitions = DEFINITIONS.replace(MAC, mac).replace('name = "r1"', wants)
+        (directory / "definitions.d" / "a.toml").write_text(definitions.format(1))
         with (directory / "server.toml").open("a") as settings:
             settings.write('[hypervisor]\nuri = "test:///default"\n')
         world = await asyncio.to_thread(RealWorld, directory / "ovs")
@@ -288,6 +294,12 @@ def test_a_server_that_asks_libvirt(directory: Path) -> None:
             await site.until(lambda: site.said("but is not that machine's: left out"))
             await asyncio.to_thread(world.set_external_ids, "vif1", {"vm-id": machine})
             await site.until(lambda: site.app[NODE_SCOPE].facts.of(Port.KIND))
+            no_cap = "cpu_cap = 50: libvirt's scheduler 'fair' of this machine has no such setting"
+            await site.until(lambda: granted(site) == Granted("r1", Resources(1024, 1, 50), (no_cap,)))
+            assert (Alarm.KIND, f"router r1: {no_cap}".encode()) in site.app[NODE_SCOPE].facts
+            (directory / "definitions.d" / "a.toml").write_text(definitions.format(2))
+            process.send_signal(signal.SIGHUP)
+            await site.until(lambda: granted(site) == Granted("r1", Resources(1024, 2, 50), (no_cap,)))
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
         finally:
