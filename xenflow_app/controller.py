@@ -153,6 +153,7 @@ class Controller:
         self._begin(now)
         self._steps.tick(now)
         self.moves.tick(now)
+        self._facts.tick(now)
         self.inquiries.tick(now)
         self._reserved.tick(now)
         for end in self.discovery.probes(now):
@@ -416,6 +417,7 @@ class Controller:
 
     def _settle(self) -> None:
         log.info("fabric settled nodes=%d links=%d", len(self.nodes), len(self.fabric.graph.edges))
+        self._facts.take_over(self._now)
         self.fabric.settle()
         for node in self.nodes.values():
             self._arrivals.adopt_learned(node)

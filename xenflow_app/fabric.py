@@ -157,6 +157,8 @@ class Fabric:
         """The MAC is there, and nowhere else. With `hold`, only the new node knows until `release`."""
         where = (vid, mac)
         before = self._where.get(where)
+        if before is not None and before.node == location.node and where in self._moves:
+            self._end_found(where)
         if before == location:
             return
         if before is not None:
@@ -167,6 +169,24 @@ class Fabric:
         self._stale_paths |= location.node not in self._paths
         self._at.setdefault(location.node, set()).add(where)
         self._dirty_macs.add(where)
+
+    def found(self, vid: int, mac: bytes, location: Location, ways: Mapping[str, Edge]) -> None:
+        """The switches forward for the MAC there, and send to it by these ways: so it stays until it is located."""
+        where = (vid, mac)
+        before = self._where.get(where)
+        if before is not None:
+            self._at[before.node].discard(where)
+        self._where[where] = location
+        self._at.setdefault(location.node, set()).add(where)
+        self._moves[where] = _Move(location, dict(ways), released=False, first=False)
+        self._stale_paths |= location.node not in self._paths
+        self._dirty_macs.add(where)
+
+    def _end_found(self, where: tuple[int, bytes]) -> None:
+        """The MAC is where it was found, and nowhere else: all nodes send there."""
+        if self._moves[where].before.node == self._where[where].node:
+            del self._moves[where]
+            self._dirty_macs.add(where)
 
     def _set_out(self, where: tuple[int, bytes], before: Location, target: str, *, released: bool) -> None:
         """The address moves: until their turn comes, all nodes but the new one go on as they do now."""

@@ -23,6 +23,7 @@ from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import FABRIC, Owner
 from xenflow_app.homes import Homes
 from xenflow_app.ids import Ids
+from xenflow_app.inherited import Inherited
 from xenflow_app.keeping import Keeping
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
@@ -67,6 +68,7 @@ class Facts:
         self._refuse = refuse
         self._ids = Ids()
         self._keeping = Keeping()
+        self._inherited = Inherited(nodes, fabric, self._ids)
 
     # -- a node ------------------------------------------------------------------------------------------------------
 
@@ -103,6 +105,32 @@ class Facts:
         else:
             self._plan_ports(node, node.changed_ports(changed))
 
+    def take_over(self, now: float) -> None:
+        """All nodes are known: routers come from where the switches forward for them (inherited.py)."""
+        self._inherited.begin(now)
+        for node in self._nodes.values():
+            for router in list(node.routers.values()):
+                if self._homes.home(router.name) == node.name:
+                    self._inherit(node, router)
+        for node in self._nodes.values():
+            for router in list(node.routers.values()):
+                self._watch(node, router.name)
+        self._inherited.keep()
+
+    def _inherit(self, node: Node, router: Router) -> None:
+        """The router's VM is on the node. If the switches forward for it elsewhere, that is where it comes from."""
+        name, source = router.name, self._inherited.source(router.number, node.name)
+        if source is not None:
+            self._homes.comes_from(name, source.name)
+            if name in node.router_inboxes:
+                self.prepare(source, node, name)
+            elif name not in source.routers:
+                self._create(source, router.machine, planned=False)
+
+    def tick(self, now: float) -> None:
+        """Time has passed; what is held for routers that have come nowhere goes."""
+        self._inherited.tick(now)
+
     def release(self, node: Node) -> None:
         """Let go what is installed for owners whose facts are complete."""
         for owner in node.flows.held_owners():
@@ -113,9 +141,9 @@ class Facts:
         """Tell whether all that the owner wants on the node is known, so that the rest may be deleted.
 
         What a router left behind on a node stays until the node where it runs now routes for it. What is installed for
-        a router that is not known stays until all nodes are.
+        a router that is not known stays until all nodes are, and for a while after that.
         """
-        if not node.in_sync(owner, settled=self._fabric.settled):
+        if self._inherited.holds(owner) or not node.in_sync(owner, settled=self._fabric.settled):
             return False
         routers = [router for other in self._nodes.values() for router in other.routers.values()]
         elsewhere = [router for router in routers if owner in (router.number, answers_of(router.number))]
@@ -163,7 +191,8 @@ class Facts:
             self._homes.plan(router.name)
         self._mirror(node, router.name, change)
         if router.planned and not was_planned:
-            node.flows.release(router.number)
+            if self.in_sync(node, router.number):
+                node.flows.release(router.number)
             log.info("router in sync router=%s node=%s routes=%d", router.name, node.name, len(router.rib))
 
     def _mirror(self, node: Node, name: str, change: Change) -> None:
@@ -175,7 +204,7 @@ class Facts:
                 inbox.seed(change.upserts)
                 for kind, key in change.withdrawals:
                     inbox.facts.pop(kind, key)
-                copy.apply(Change(change.upserts, change.withdrawals))
+                copy.apply(Change(change.upserts, change.withdrawals, change.in_sync))
 
     def prepare(self, node: Node, home: Node, name: str) -> None:
         """Give a node the router's tables as they are at its home, before or while its VM comes."""
@@ -244,8 +273,14 @@ class Facts:
                 router.unplan()
             inbox = node.router_inboxes.get(name)
             self._create(node, machine, planned=was_planned or (inbox is not None and inbox.in_sync))
+        if self._homes.home(name) is None:
+            self._inherit(node, node.routers[name])
         self._homes.settle_in(name, node.name)
-        if self._homes.home(name) != node.name and self.watcher is not None:
+        if self._fabric.settled:  # else what two nodes say is compared with what the switches do
+            self._watch(node, name)
+
+    def _watch(self, node: Node, name: str) -> None:
+        if node.machine(name) is not None and self._homes.home(name) != node.name and self.watcher is not None:
             self.watcher.arrived(name, node)
 
     def _vids(self, node: Node, machine: Machine) -> dict[int, int]:

@@ -54,6 +54,21 @@ class Homes:
             self._home[name] = node
             self._routing[name] = {node}
 
+    def comes_from(self, name: str, node: str) -> None:
+        """The switches forward for the router at that node: its home, until another one does the same."""
+        self.revision += 1
+        self._home[name] = node
+        self._routing[name] = {node}
+
+    def is_entered(self, name: str, node: Node) -> bool:
+        """Tell whether a node's switch takes what is sent to the router, as far as is known."""
+        router = node.routers.get(name)
+        return router is not None and any(
+            pipeline.entrance_key(vid, item.mac) in node.flows.actual
+            for item in router.machine.interfaces
+            if (vid := router.vids.get(item.number)) is not None
+        )
+
     def disguise(self, name: str, *, moving: bool) -> None:
         """While the router moves, its frames have another source address (see `disguise`)."""
         if moving:

@@ -23,6 +23,7 @@ from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
 from xenflow_app.handing import Handing, no_room
 from xenflow_app.homes import Homes
+from xenflow_app.inherited import HOLD_S
 from xenflow_app.migration import ENDED, Action, Event, State, step, why_back
 from xenflow_app.node import Node
 from xenflow_app.openflow.values import PacketIn
@@ -47,8 +48,6 @@ REPEAT_S = 1.0
 SHAPED_S = 3.0
 """How long the queues that it hired may take to be in place; then it goes on without."""
 _SHAPED = frozenset({Event.INSTALLED, Event.IN_SYNC})
-HOLD_S = 60.0
-"""How long a router whose VM has left, and has not arrived anywhere, is forwarded for."""
 KEPT = 100
 """Ended migrations that are remembered."""
 
@@ -280,6 +279,7 @@ class Moves:
         if move.state is State.UNDOING:
             events.append(Event.UNDONE)
         waits = move.state is State.RESUMING and self._homes.is_arriving(move.name)  # the target does not route yet
+        waits = waits and not self._waits_for_client(move)  # which may never come
         if self._now - move.since >= OVERDUE_S.get(move.state, float("inf")) and not waits:
             events.append(Event.OVERDUE)
         return events
@@ -289,16 +289,29 @@ class Moves:
         return self._now - move.since >= SHAPED_S or all(self._queues.applied(name) for name in self._nodes)
 
     def _is_routable(self, node: Node, move: Migration) -> bool:
-        """Tell whether the node has the router's tables."""
+        """Tell whether the node has the router's tables, or its switch has them from an earlier controller."""
         router = node.routers.get(move.name)
-        return router is not None and router.planned
+        return router is not None and (router.planned or self._homes.is_entered(move.name, node))
 
     def _watch_sync(self, move: Migration, target: Node) -> None:
         """Once the client's tables are complete on the target: wait until its packets follow them."""
         inbox = target.router_inboxes.get(move.name)
         if move.state is State.RESUMING and not move.following and inbox is not None and inbox.in_sync:
             move.following = True
-            self._steps.when_followed(target, partial(move.truths.add, Event.IN_SYNC))
+            self._steps.when_followed(target, partial(self._synced, move))
+
+    def _synced(self, move: Migration) -> None:
+        """The target's packets follow what the client has reported there."""
+        move.truths.add(Event.IN_SYNC)
+        self._arrive(move)
+
+    def _waits_for_client(self, move: Migration) -> bool:
+        """Tell whether only the source can forward, until the client has reported at the target.
+
+        So it is after a start in the midst of the move; otherwise the target has got the source's tables before.
+        """
+        source, target = self._nodes[move.source], self._nodes[move.target]
+        return self._is_routable(source, move) and not self._is_routable(target, move)
 
     def _expected(self, move: Migration, target: Node) -> set[bytes]:
         router = target.routers.get(move.name)
@@ -383,9 +396,8 @@ class Moves:
 
     def _arrive(self, move: Migration) -> None:
         """The target's packets follow the router's flows; the others go on by the source, if that can forward."""
-        router = self._nodes[move.source].routers.get(move.name)
-        if self.under_way.get(move.name) is move:
-            self._homes.arrive(move.name, hold=router is not None and router.planned)
+        if self.under_way.get(move.name) is move and not self._waits_for_client(move):
+            self._homes.arrive(move.name, hold=self._is_routable(self._nodes[move.source], move))
 
     def _ask_to_announce(self, move: Migration) -> None:
         move.asked = self._now

@@ -213,6 +213,23 @@ def to_router(vid: int, mac: bytes, router: int, interface: int) -> Flows:
     return sheet.flows
 
 
+def entrance_key(vid: int, mac: bytes) -> FlowKey:
+    """Return the key of the flow by which frames to a router's MAC enter its routing tables."""
+    return nxm.flow_key(Table.LINK, 100, reg0=vid, dl_dst=mac)
+
+
+def entrance(key: FlowKey) -> tuple[int, bytes] | None:
+    """Return the VLAN id and the MAC in the key of an entrance; None if it is another flow's."""
+    if key[:3] != _ENTRANCE:
+        return None
+    matched = dict(entries(key[3:]))
+    mac = matched.get(fields.ETH_DST)
+    return None if mac is None else (int.from_bytes(matched[fields.REG0], "big"), mac)
+
+
+_ENTRANCE = nxm.flow_key(Table.LINK, 100)[:3]
+
+
 def to_machine(router: int, interface: int, port: int) -> Flows:
     """Return the flow that hands a packet to the router's VM on one interface: all that depends on the vif's port."""
     sheet = Sheet(Kind.LOCAL, router)
@@ -384,6 +401,11 @@ def egress(vid: int, mac: bytes, leave: bytes) -> Flows:
     sheet = Sheet(Kind.EGRESS, FABRIC)
     sheet.add(Table.EGRESS, 100, leave, reg0=vid, dl_dst=mac)
     return sheet.flows
+
+
+def egress_port(value: FlowValue) -> int:
+    """Return the port by which such a flow sends frames on their way."""
+    return actions.last_output(value[actions.VALUE_HEAD.size :])
 
 
 def gate_key(vid: int, port: int) -> FlowKey:

@@ -91,6 +91,11 @@ def output(port: int) -> bytes:
     return _OUTPUT.pack(0, 8, port, 0)
 
 
+def last_output(acts: bytes) -> int:
+    """Return the port of the `output` that actions end with."""
+    return _OUTPUT.unpack(acts[-_OUTPUT.size :])[2]  # type: ignore[no-any-return]
+
+
 def strip_vlan() -> bytes:
     """Return: remove the outermost VLAN tag, if there is one."""
     return _STRIP_VLAN

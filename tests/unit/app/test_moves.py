@@ -376,6 +376,7 @@ def test_a_controller_that_was_away_during_the_move_catches_up() -> None:
     b.routers["r1"] = outbox
     assert definition.kind is MachineKind.ROUTER
     net.start()
+    announce(net)
     finish(net)
     assert of_router(net, "a", number) == {}
     assert entrance(30, FIRST) in of_router(net, "b", number)
