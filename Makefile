@@ -13,7 +13,7 @@ ROUNDS := 10
 UNIT := $(wildcard tests/unit tests/fuzz tests/scenarios)
 SUITES := $(wildcard tests/contract) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
 
-.PHONY: demo test check lint bench figures test-pox deb clean
+.PHONY: demo test check lint bench figures test-pox test-kernel deb clean
 
 demo: ## a lab in action: `make demo [CONTROLLER=pox]`
 	@deploy/dev/bootstrap lab
@@ -50,6 +50,10 @@ test-pox: ## the POX component on the POX in POX_HOME
 	         "then: make test-pox POX_HOME=~/pox" >&2; exit 2; fi
 	@deploy/dev/bootstrap lab
 	@POX_HOME=$(POX_HOME) $(BIN)/pytest tests/pox
+
+test-kernel: ## the kernel's datapath, and our packages under systemd, in an emulated machine; logs stay in build/machines
+	@deploy/dev/bootstrap vms
+	@$(BIN)/pytest -s tests/machines
 
 deb: ## Debian packages in dist/
 	@deploy/dev/bootstrap check
