@@ -1,4 +1,4 @@
-"""A real libvirtd with QEMU of a test's own: namespaces, directories and users of its own, all gone afterwards.
+"""A real libvirtd with QEMU of a test's own, as nodes of the lab have one; all gone afterwards.
 
 Two of them on one machine can migrate machines to each other, over a unix socket.
 """
@@ -10,13 +10,14 @@ import os
 import signal
 import socket
 import subprocess
-import uuid
 from pathlib import Path
 
 from tests.private_ovs import wait_until
+from xenflow_lab.vms import libvirtd
+from xenflow_lab.vms.libvirtd import QEMU, Libvirtd
 
-LIBVIRTD, QEMU = Path("/usr/sbin/libvirtd"), Path("/usr/bin/qemu-system-x86_64")
-DRIVER = Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so")
+__all__ = ["DOMAIN", "QEMU", "PrivateLibvirt", "lacks", "noise"]
+
 FULL_BYTES = 12 << 20
 DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
 <name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>32</memory>
@@ -25,47 +26,34 @@ DOMAIN = """<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qe
 <qemu:commandline><qemu:arg value='-device'/><qemu:arg value='loader,file={memory},addr=0x1000000,force-raw=on'/>
 </qemu:commandline></domain>"""
 """A machine without a disk: its firmware runs. What `memory` has is in its memory, so that moving it takes a time."""
-SETUP = """set -e; cd "$1"; mount --make-rprivate /
-for place in run lib log cache; do mkdir -p $place; done
-mkdir -p etc /run/libvirt /var/lib/libvirt /var/log/libvirt /var/cache/libvirt /etc/libvirt
-mount --bind run /run/libvirt; mount --bind lib /var/lib/libvirt
-mount --bind log /var/log/libvirt; mount --bind cache /var/cache/libvirt; mount --bind etc /etc/libvirt
-for file in passwd group; do cp /etc/$file $file; done
-echo libvirt-qemu:x:64055:64055::/nonexistent:/bin/false >>passwd; echo libvirt-qemu:x:64055: >>group
-echo kvm:x:64056: >>group; mount --bind passwd /etc/passwd; mount --bind group /etc/group
-exec "$2" -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
-"""
 
 
 def lacks() -> str:
     """Return what is missing for this, empty if nothing is."""
-    missing = [path.name for path in (LIBVIRTD, QEMU, DRIVER) if not path.exists()]
-    packages = "libvirt-daemon libvirt-daemon-driver-qemu qemu-system-x86"
-    return f"needs {', '.join(missing)}: apt-get install {packages}" if missing else ""
+    return "; ".join(libvirtd.lacks())
+
+
+def lacks_groups() -> str:
+    """Return why its machines cannot be in control groups, empty if they can."""
+    found = [Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup/cgroup.controllers")]
+    return "" if any(path.exists() and os.access(path, os.W_OK) for path in found) else "needs control groups"
 
 
 class PrivateLibvirt:
     """One libvirtd; its machines live on when it is killed, and end with `stop`."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        (directory / "etc").mkdir(parents=True)
-        (directory / "etc/qemu.conf").write_text(
-            'user = "root"\ngroup = "root"\ncgroup_controllers = []\nsecurity_driver = "none"\nnamespaces = []\n'
-            'remember_owner = 0\nstdio_handler = "file"\n'
-        )
-        identity = f'host_uuid = "{uuid.uuid4()}"\nauth_unix_rw = "none"\nunix_sock_dir = "/run/libvirt"\n'
-        (directory / "etc/libvirtd.conf").write_text(identity)
-        self._namespace = ["unshare", "--mount", "--net"]
+    def __init__(self, directory: Path, *, groups: bool = False) -> None:
+        self._daemon = Libvirtd(directory, ("cpu",) if groups else ())
+        self._daemon.prepare()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def uri(self) -> str:
-        return f"qemu+unix:///system?socket={self.directory}/run/libvirt-sock"
+        return self._daemon.uri
 
     def start(self) -> None:
-        command = [*self._namespace, "sh", "-c", SETUP, "sh", str(self.directory), str(LIBVIRTD)]
-        with (self.directory / "libvirtd.log").open("ab") as log:
+        command = ["unshare", "--net", *self._daemon.argv()]
+        with (self._daemon.directory / "libvirtd.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._answers, "libvirtd answers")
 
@@ -76,15 +64,15 @@ class PrivateLibvirt:
             self._process.wait()
 
     def stop(self) -> None:
-        for pidfile in (self.directory / "run/qemu").glob("*.pid"):
-            with contextlib.suppress(ProcessLookupError, ValueError):
-                os.kill(int(pidfile.read_text()), signal.SIGKILL)
+        for pid in self._daemon.machine_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.kill()
 
     def _answers(self) -> bool:
         with socket.socket(socket.AF_UNIX) as trial:
             try:
-                trial.connect(f"{self.directory}/run/libvirt-sock")
+                trial.connect(str(self._daemon.socket))
             except OSError:
                 return False
         return True

@@ -27,7 +27,7 @@ START_TIMEOUT_S: Final = 30.0
 
 
 def build(lab: Lab) -> None:
-    """Bring up everything of `lab`, whose state directory is there."""
+    """Bring up everything of `lab`, whose state directory is there; `lab.routers` has what makes them different."""
     with concurrent.futures.ThreadPoolExecutor(1) as aside:
         certificates = aside.submit(programs.issue_certificates, lab.plan, lab.paths) if lab.with_xenflow else None
         lab.say("namespaces")
@@ -40,11 +40,13 @@ def build(lab: Lab) -> None:
     controller = start_controller(lab) if lab.with_xenflow else None
     lab.say("switches")
     start_switches(lab)
+    lab.routers.start_hypervisors()
     if lab.with_xenflow:
         lab.say("servers")
         start_servers(lab)
     lab.say("routers")
     start_routing(lab)
+    lab.routers.start()
     if controller:
         _await_file(controller, lab, "xenflow/app.sock")
     check_alive(lab.processes.values())
@@ -52,7 +54,7 @@ def build(lab: Lab) -> None:
 
 def make_spaces(lab: Lab) -> None:
     """Make the machines: directories, namespaces, holders."""
-    machines = list(lab.plan.machines.values())
+    machines = list(lab.cabled.machines.values())
     (lab.paths.state / "log").mkdir()
     for machine in machines:
         spaces.prepare(lab.paths, machine)
@@ -66,7 +68,7 @@ def make_spaces(lab: Lab) -> None:
 
 def make_fabric(lab: Lab) -> None:
     """Make all cables: first the switches' side, so that no guest's interface comes up without carrier."""
-    plan, paths = lab.plan, lab.paths
+    plan, paths = lab.cabled, lab.paths
     run(["ip", "-batch", "-"], stdin=fabric.links(plan, paths))
     nodes = {machine.name for machine in plan.of_kind(Kind.NODE)}
     run_all(
@@ -74,6 +76,12 @@ def make_fabric(lab: Lab) -> None:
         for who, batch in fabric.switch_side(plan).items()
     )
     run(["tc", "-n", paths.namespace(WIRES), "-batch", "-"], stdin=fabric.wire_filters(plan))
+    plug_guests(lab)
+
+
+def plug_guests(lab: Lab) -> None:
+    """Make the guests' ends of cables that are there: VLANs outside, addresses, routes."""
+    plan, paths = lab.cabled, lab.paths
     vlan.attach(
         paths.namespace(WIRES), {end.interface.peer: end.vlan for access in plan.accesses for end in access.ends}
     )
@@ -97,20 +105,22 @@ def _no_offload(machine: Machine, datapath: Datapath) -> str:
 
 def start_switches(lab: Lab) -> None:
     """Start Open vSwitch on every node, with bridge, controller and ports set beforehand; read back the ports."""
-    nodes, datapath = lab.plan.of_kind(Kind.NODE), lab.plan.topology.lab.datapath
+    plan = lab.cabled
+    nodes, datapath = plan.of_kind(Kind.NODE), plan.topology.lab.datapath
     run_all((openvswitch.create_argv(lab.paths.ovs(node.name)), "") for node in nodes)
     databases = [lab.launch("ovsdb", node.name, openvswitch.ovsdb_argv()) for node in nodes]
     for node, process in zip(nodes, databases, strict=True):
         _await_file(process, lab, "openvswitch/db.sock", _listens)
         tls = programs.node_tls(lab.paths, node.name) if lab.with_xenflow else None
-        words = openvswitch.first_transaction(lab.plan, node, tls, datapath)
-        openvswitch.vsctl(lab.paths.ovs(node.name), words, wait=False)
+        openvswitch.vsctl(
+            lab.paths.ovs(node.name), openvswitch.first_transaction(plan, node, tls, datapath), wait=False
+        )
     switches = [lab.launch("vswitchd", node.name, openvswitch.vswitchd_argv()) for node in nodes]
     for node, process in zip(nodes, switches, strict=True):
         _await_file(process, lab, "openvswitch/ovs-vswitchd.pid")
         rundir = lab.paths.ovs(node.name)
         openvswitch.vsctl(rundir, ["set", "Open_vSwitch", ".", "external_ids:lab=" + lab.name])
-        openvswitch.check_ports(rundir, openvswitch.node_ports(lab.plan, node.name))
+        openvswitch.check_ports(rundir, openvswitch.node_ports(plan, node.name))
 
 
 def start_controller(lab: Lab) -> Process:
@@ -122,14 +132,15 @@ def start_controller(lab: Lab) -> Process:
 
 def start_servers(lab: Lab) -> None:
     """Start the server of every node, and its qos-controller if bandwidth matters in this lab."""
-    plan, paths = lab.plan, lab.paths
+    plan, paths = lab.built, lab.paths
     for node in plan.of_kind(Kind.NODE):
         if plan.topology.has_queues:
             config = paths.config(node.name, "qos")
             config.write_text(toml.encode(programs.qos_settings(plan, paths, node.name)), encoding="utf-8")
             lab.launch("qos", node.name, [programs.program("qos-controller"), "--config", str(config)])
         config = paths.config(node.name, "server")
-        config.write_text(toml.encode(programs.server_settings(plan, paths, node.name)), encoding="utf-8")
+        settings = programs.server_settings(plan, paths, node.name, lab.routers.hypervisor(node.name))
+        config.write_text(toml.encode(settings), encoding="utf-8")
         directory = config.parent / "definitions.d"
         directory.mkdir()
         (directory / "lab.toml").write_text(toml.encode(programs.definitions(plan, node.name)), encoding="utf-8")
@@ -138,7 +149,7 @@ def start_servers(lab: Lab) -> None:
 
 def start_routing(lab: Lab) -> None:
     """Start routing daemons, and the client in every router."""
-    machines = lab.plan.of_kind(Kind.ROUTER, Kind.OUTSIDE)
+    machines = lab.cabled.of_kind(Kind.ROUTER, Kind.OUTSIDE)
     frr = [machine for machine in machines if routing.uses(machine, Routing.FRR)]
     for machine in frr:
         _write_frr_files(lab, machine)
@@ -147,7 +158,7 @@ def start_routing(lab: Lab) -> None:
         if routing.uses(machine, Routing.BIRD):
             _start_bird(lab, machine)
     if lab.with_xenflow:
-        for router in lab.plan.of_kind(Kind.ROUTER):
+        for router in lab.cabled.of_kind(Kind.ROUTER):
             lab.launch("client", router.name, _client_argv(lab, router))
     for machine in frr:  # a daemon that finds no zebra tries again only after ten seconds
         _await_file(lab.process("zebra", machine.name), lab, "frr/zserv.api")

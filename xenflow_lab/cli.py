@@ -39,14 +39,17 @@ def lab() -> None:
 @click.option("--without-xenflow", is_flag=True, help="Only nodes, cables, guests: no controller, server or client.")
 @click.option("--controller", type=click.Choice([item.value for item in Controller]), help="Instead of the file's.")
 @click.option("--mode", type=click.Choice(["proactive", "reactive"]), help="Instead of the file's.")
+@click.option("--vms", is_flag=True, help="Routers as virtual machines of QEMU and libvirt; the image is built once.")
 @click.option("--wait", is_flag=True, help="Return only when the app has all that it knows installed.")
-def up(topology: Path, name: str, without_xenflow: bool, controller: str | None, mode: str | None, wait: bool) -> None:
+def up(
+    topology: Path, name: str, without_xenflow: bool, controller: str | None, mode: str | None, vms: bool, wait: bool
+) -> None:
     """Build the lab that TOPOLOGY (TOML, see docs/lab.md) describes."""
     signal.signal(signal.SIGTERM, _terminated)
     overrides = Overrides(Controller(controller) if controller else None, mode or "")
     with _progress() as say:
         began = time.monotonic()
-        built = Lab(topology, name, overrides=overrides, with_xenflow=not without_xenflow, say=say)
+        built = Lab(topology, name, overrides=overrides, with_xenflow=not without_xenflow, vms=vms, say=say)
         built.up()
         if wait:
             say("flows")

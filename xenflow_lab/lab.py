@@ -30,7 +30,9 @@ from xenflow_lab.command import PATIENCE, LabError, environment, run, wait_until
 from xenflow_lab.paths import Paths, lab_names, lab_namespaces
 from xenflow_lab.plan import BRIDGE, CONTROLLER, Kind, Plan, plan
 from xenflow_lab.processes import Command, Process, Record, Started, is_alive
+from xenflow_lab.routers import Namespaces, Routers
 from xenflow_lab.topology import Controller, Datapath, Topology
+from xenflow_lab.vms import machines
 
 Say = Callable[[str], None]
 """Takes one line of progress."""
@@ -73,9 +75,13 @@ class Lab:
         *,
         overrides: Overrides = Overrides(),
         with_xenflow: bool = True,
+        vms: bool = False,
         say: Say = silent,
     ) -> None:
-        """Plan a lab under `name` (default: the file's); nothing is created yet. Raises ConfigError."""
+        """Plan a lab under `name` (default: the file's); nothing is created yet. Raises ConfigError.
+
+        `vms`: its routers are virtual machines.
+        """
         if isinstance(topology, Path):
             topology = topologies.load(topology)
         if name and (problem := checks.lab_name_problem(name)):
@@ -83,24 +89,32 @@ class Lab:
         topology = overrides.apply(topology)
         self.built: Plan = plan(topology, name)
         """The plan of the file, which does not follow the machines that move; `plan` does."""
+        if vms:
+            self.built = machines.planned(self.built)
         self.name = self.built.name
         self.paths = Paths(self.name)
         self.with_xenflow = with_xenflow
+        self.routers: Routers = self._routers(vms)
         self.say = say
         self.processes: dict[str, Process] = {}
-        self.record = records.LabRecord(self.name, with_xenflow=with_xenflow)
+        self.record = records.LabRecord(self.name, with_xenflow=with_xenflow, vms=vms)
 
     @property
     def plan(self) -> Plan:
         """The lab as it is now: a machine that has moved is on its new node, whoever has moved it."""
-        return places.placed(self.built, places.read(self.paths))
+        return places.placed(self.built, {**places.read(self.paths), **self.routers.places()})
+
+    @property
+    def cabled(self) -> Plan:
+        """What of the lab is made of namespaces and wires, as it is now."""
+        return self.routers.cabled(self.plan)
 
     @classmethod
     def attach(cls, name: str, *, say: Say = silent) -> Self:
         """Return the lab `name` that is up already, built by another process. Raises ConfigError if there is none."""
         paths = Paths(name)
         kept = records.read(paths.record)
-        lab = cls(paths.topology, name, with_xenflow=kept.with_xenflow, say=say)
+        lab = cls(paths.topology, name, with_xenflow=kept.with_xenflow, vms=kept.vms, say=say)
         lab.record = kept
         lab.processes = {
             key: Process(entry.command, lab._keeper(), entry.started) for key, entry in kept.processes.items()
@@ -121,18 +135,27 @@ class Lab:
 
         Raises ConfigError for what a person can put right, LabError for what failed underneath.
         """
-        found = host.problems(self.plan.topology)
+        found = host.problems(self.built.topology) + self.routers.problems()
         if found:
             raise ConfigError(found)
+        self.routers.prepare()
         with self._claim():
             try:
                 host.raise_settings(self.name, self.say)
-                build.build(self)
+                self._build()
                 self.record.ready = True
                 self._save()
             except BaseException:
                 teardown.down(self.name, self.say)
                 raise
+
+    def _routers(self, vms: bool) -> Routers:
+        """Return what makes the routers."""
+        return machines.Machines(self) if vms else Namespaces(self)
+
+    def _build(self) -> None:
+        """Bring up everything; the state directory is there."""
+        build.build(self)
 
     def down(self) -> None:
         """Remove everything of the lab; no error if nothing is there."""
@@ -212,6 +235,8 @@ class Lab:
         Raises ConfigError, or LabError if it failed or was cancelled; then the machine is where it was.
         """
         way = moves.Way(freeze_s, on_progress, cancelled) if cancelled else moves.Way(freeze_s, on_progress)
+        if self._is_router(machine):
+            return self.routers.move(machine, to, way)
         return moves.move(self, machine, to, way)
 
     def paused(self, machine: str) -> AbstractContextManager[None]:
@@ -226,7 +251,20 @@ class Lab:
 
         Raises ConfigError, LabError.
         """
-        moves.destroy(self, machine)
+        if self._is_router(machine):
+            self.routers.destroy(machine)
+        else:
+            moves.destroy(self, machine)
+
+    def _is_router(self, who: str) -> bool:
+        found = self.built.machines.get(who)
+        return found is not None and found.kind is Kind.ROUTER
+
+    def is_up(self, who: str) -> bool:
+        """Whether a machine is there."""
+        if self._is_router(who) and who not in self.cabled.machines:
+            return bool(self.plan.machines[who].node)
+        return is_alive(self.record.holders.get(who))
 
     def kill_all(self, machine: str) -> None:
         """Kill all processes on a machine, and strike them off the record; its namespaces stay. Raises LabError."""
@@ -239,6 +277,8 @@ class Lab:
 
     def enter_argv(self, who: str, argv: Sequence[str | Path], directory: str = "") -> list[str]:
         """Return the command that runs `argv` inside a machine."""
+        if self._is_router(who):
+            return self.routers.enter_argv(who, argv, directory)
         return spaces.enter_argv(self.holder_pid(who), argv, directory)
 
     def run(

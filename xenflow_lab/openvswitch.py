@@ -48,7 +48,9 @@ class BridgePort:
 def vif_port(vif: Vif) -> BridgePort:
     """Return the port of a vif of a machine that runs."""
     mac = vif.interface.mac
-    ids = {"attached-mac": mac, "iface-id": f"{vif.vm_id}.{vif.number}", "vm-id": vif.vm_id, "iface-status": "active"}
+    ids = {"attached-mac": mac, "iface-id": f"{vif.vm_id or vif.port}.{vif.number}", "iface-status": "active"}
+    if vif.vm_id:
+        ids["vm-id"] = vif.vm_id
     return BridgePort(vif.port, vif.ofport, ids)
 
 
@@ -76,8 +78,8 @@ def ovsdb_argv() -> list[str]:
 
 
 def vswitchd_argv() -> list[str]:
-    """Return the command of the node's switch: at ovs-ctl's own priority, so that packets come before programs."""
-    return ["nice", "-n", "-10", "ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
+    """Return the command of the node's switch."""
+    return ["ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
 
 
 def environment() -> dict[str, str]:

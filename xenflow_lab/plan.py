@@ -13,8 +13,10 @@ Every machine is a network namespace of its own; every interface lives in them, 
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -82,6 +84,7 @@ class Vif:
     wire: str
     """The end of the port's veth in the wires namespace; `interface.peer` is the guest's."""
     vm_id: str
+    """The machine's uuid; empty if the node's hypervisor does not know the machine."""
     rate_mbps: float
     interface: Interface
     capacity: str = ""
@@ -188,6 +191,15 @@ class Plan:
     def of_kind(self, *kinds: Kind) -> list[Machine]:
         """Return the machines of these kinds, in the order of the file."""
         return [machine for machine in self.machines.values() if machine.kind in kinds]
+
+    def without(self, names: Collection[str]) -> Plan:
+        """Return the plan without these guests and all that is theirs."""
+        return dataclasses.replace(
+            self,
+            machines={name: machine for name, machine in self.machines.items() if name not in names},
+            vifs=tuple(vif for vif in self.vifs if vif.machine not in names),
+            controls=tuple(control for control in self.controls if control.router not in names),
+        )
 
     def trunk_ends(self, node: str) -> list[TrunkEnd]:
         """Return the trunk ports of `node`."""

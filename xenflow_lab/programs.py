@@ -60,11 +60,12 @@ def issue_certificates(plan: Plan, paths: Paths) -> None:
 
 def node_tls(paths: Paths, node: str) -> Tls:
     """Return the certificate files that a node's switch uses."""
-    files = _tls(paths, Identity(Role.NODE, node))
+    files = certificates(paths, Identity(Role.NODE, node))
     return Tls(Path(files["key"]), Path(files["certificate"]), Path(files["ca"]))
 
 
-def _tls(paths: Paths, identity: Identity) -> dict[str, str]:
+def certificates(paths: Paths, identity: Identity) -> dict[str, str]:
+    """Return the certificate files of `identity` by their keys in the table [tls]."""
     stem = paths.pki / identity.role.value / identity.name
     return {
         "ca": str(paths.pki / "ca.pem"),
@@ -82,22 +83,25 @@ def app_settings(plan: Plan, paths: Paths) -> Settings:
         "socket": APP_SOCKET,
         "nodes": [node.name for node in plan.of_kind(Kind.NODE)],
         "mode": plan.topology.lab.mode,
-        "tls": _tls(paths, Identity(Role.CONTROLLER, CONTROLLER)),
+        "tls": certificates(paths, Identity(Role.CONTROLLER, CONTROLLER)),
     }
     return overlay(settings, plan.topology.app)
 
 
-def server_settings(plan: Plan, paths: Paths, node: str) -> Settings:
-    """Return server.toml of a node; `[server]` of the topology is laid over it."""
+def server_settings(plan: Plan, paths: Paths, node: str, hypervisor: Settings | None = None) -> Settings:
+    """Return server.toml of a node; `[server]` of the topology is laid over it.
+
+    `hypervisor` says how it is asked (default: the lab is it).
+    """
     settings: Settings = {
         "node": node,
         "app": f"ssl:{CONTROLLER_ADDRESS}:{APP_PORT}",
         "listen": f"ssl:[{CONTROL_ADDRESS}%{CONTROL_BRIDGE}]:{SERVER_PORT}",
         "definitions": str(paths.machine(node) / "xenflow" / "definitions.d"),
         "ovs": {"database": f"unix:{DATABASE}", "rundir": str(Path(DATABASE).parent), "bridge": BRIDGE},
-        "hypervisor": {"move": move_argv(plan.name)},
+        "hypervisor": hypervisor or {"move": move_argv(plan.name)},
         "state": str(paths.machine(node) / "xenflow" / "state"),
-        "tls": _tls(paths, Identity(Role.NODE, node)),
+        "tls": certificates(paths, Identity(Role.NODE, node)),
     }
     return overlay(settings, plan.topology.server)
 
@@ -127,7 +131,7 @@ def client_settings(paths: Paths, router: Machine) -> Settings:
         "router": router.name,
         "server": f"ssl:[{CONTROL_ADDRESS}%{CONTROL_BRIDGE}]:{SERVER_PORT}",
         "max_routes": router.table.client_max_routes if isinstance(router.table, RouterTable) else 0,
-        "tls": _tls(paths, Identity(Role.ROUTER, router.name)),
+        "tls": certificates(paths, Identity(Role.ROUTER, router.name)),
     }
 
 

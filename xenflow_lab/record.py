@@ -21,11 +21,13 @@ class Entry(msgspec.Struct):
 
 
 class LabRecord(msgspec.Struct):
-    """The file: `ready` once everything is up."""
+    """The file: `ready` once everything is up. `hosts`: node -> directory of its machine, where nodes are emulated."""
 
     name: str
     ready: bool = False
     with_xenflow: bool = True
+    vms: bool = False
+    hosts: dict[str, str] = {}
     holders: dict[str, Started] = {}
     processes: dict[str, Entry] = {}
 

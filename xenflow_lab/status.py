@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from xenflow_lab.lab import Lab
-from xenflow_lab.processes import is_alive
 
 
 class ProcessState(msgspec.Struct, frozen=True):
@@ -47,16 +46,15 @@ class LabState(msgspec.Struct, frozen=True):
 
 def observe(lab: Lab) -> LabState:
     """Return the state of a lab that is up."""
-    machines = []
+    machines, cabled = [], lab.cabled.machines
     for machine in lab.plan.machines.values():
         processes = tuple(
             ProcessState(process.command.role, process.pid, process.alive, process.command.log)
             for process in lab.processes.values()
             if process.command.who == machine.name
         )
-        holder = lab.record.holders.get(machine.name)
-        namespace = lab.paths.namespace(machine.name)
-        alive = is_alive(holder)
+        namespace = lab.paths.namespace(machine.name) if machine.name in cabled else ""
+        alive = lab.is_up(machine.name)
         machines.append(MachineState(machine.name, machine.kind.value, machine.node, namespace, alive, processes))
     awaited = tuple(lab.awaited()) if lab.with_xenflow else ()
     return LabState(lab.name, lab.record.ready, str(lab.app_socket), awaited, tuple(machines))

@@ -49,12 +49,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="directory for the packages")
     parser.add_argument("--version", default=debian_version(), help="[%(default)s]")
     parser.add_argument("--compression", default="xz", help="as dpkg-deb -Z takes it [%(default)s]")
+    parser.add_argument("--only", nargs="+", choices=PACKAGES, default=PACKAGES, help="not all packages")
     options = parser.parse_args()
     if shutil.which("strip") is None or shutil.which("dpkg-deb") is None:
         sys.exit("deb: needs dpkg-deb and strip: apt-get install dpkg binutils")
     tables = tomllib.loads((HERE / "packages.toml").read_text())
     options.output.mkdir(parents=True, exist_ok=True)
-    for package in PACKAGES:
+    for package in options.only:
         stage = ROOT / "build" / "deb" / f"{os.getpid()}" / package
         try:
             for older in options.output.glob(f"{package}_*.deb"):
