@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from xenflow.address import Address
@@ -170,6 +171,38 @@ def test_server_that_comes_back_is_found_at_once_and_told_everything(authority: 
             assert dict(bench.server.inbox.facts) == dict(bench.report.outbox.facts)
         first, second = (hello.epoch for hello in bench.server.hellos[-2:])
         assert first < second
+
+    play(scenario())
+
+
+@asynccontextmanager
+async def slow_way(to: Address, late_s: float) -> AsyncIterator[Address]:
+    """A relay to a server; what the server says first comes late, as between machines that get little processor time."""
+
+    async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, late_s: float = 0) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                await asyncio.sleep(late_s)
+                late_s = 0
+                target.write(data)
+        target.close()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(to.host, to.port)
+        await asyncio.gather(copy(reader, back), copy(there, writer, late_s))
+
+    port = free_port()
+    async with await asyncio.start_server(relay, "127.0.0.1", port):
+        yield Address.parse(f"ssl:127.0.0.1:{port}")
+
+
+def test_a_machine_that_is_slow_gets_the_time_that_a_handshake_takes_it(authority: Authority) -> None:
+    async def scenario() -> None:
+        bench = Bench(authority)
+        async with slow_way(bench.server.address, 2.0) as address:
+            bench.uplink.apply(msgspec.structs.replace(bench.uplink.settings, server=address))
+            async with bench.running():
+                await reached(lambda: bench.server.inbox.in_sync, 20)
 
     play(scenario())
 
