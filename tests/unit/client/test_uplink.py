@@ -177,7 +177,7 @@ def test_server_that_comes_back_is_found_at_once_and_told_everything(authority: 
 
 @asynccontextmanager
 async def slow_way(to: Address, late_s: float) -> AsyncIterator[Address]:
-    """A relay to a server; what the server says first comes late, as between machines that get little processor time."""
+    """A relay to a server; what the server says first comes late, as between machines with little processor time."""
 
     async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, late_s: float = 0) -> None:
         with suppress(OSError):
