@@ -1,0 +1,114 @@
+"""What the two images of a Xen lab are made of: a host's Dom0, and the disk that all routers share. Pure.
+
+Dom0 is what docs/install.md says of a node: Debian, Xen, Open vSwitch, and our packages by apt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from xenflow_lab.command import run
+from xenflow_lab.machines import image
+from xenflow_lab.machines.image import Image
+from xenflow_lab.machines.recipe import Recipe
+from xenflow_lab.vms import image as vms
+
+HOST_DEBS: Final = ("xenflow-common", "xenflow", "xenflow-server")
+ROUTER_DEBS: Final = ("xenflow-common", "xenflow-client")
+_EXAMPLES: Final = "/usr/share/doc/xenflow-server/examples"
+MIGRATION_PORT: Final = 8002
+BUILD: Final = Path(__file__).parents[2] / "deploy" / "deb" / "build.py"
+BUILD_TIMEOUT_S: Final = 600.0
+VERSION: Final = "0~lab1"
+_XEN: Final = "4.17"
+_HOST_PACKAGES: Final = (
+    *(f"xen-hypervisor-{_XEN}-amd64", f"xen-utils-{_XEN}", "xen-utils-common", "xenstore-utils"),
+    *("openvswitch-switch", "openssh-server", "socat"),
+    *("adduser", "python3-click", "python3-rich", "python3-cffi-backend", "python3-sortedcontainers"),
+)
+_EXT4: Final = ("crc32c_generic", "ext4")
+_ROUTER_MODULES: Final = ("xen-blkfront", "xen-netfront", "overlay")
+_QUIET: Final = "systemctl mask -q " + " ".join(
+    [
+        *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
+        *("systemd-tmpfiles-clean.timer", "systemd-pstore.service", "e2scrub_reap.service", "getty@tty1.service"),
+        *("serial-getty@hvc0.service", "systemd-logind.service", "systemd-update-utmp.service"),
+        *("systemd-update-utmp-runlevel.service", "systemd-user-sessions.service", "console-getty.service"),
+    ]
+)
+_PATIENCE: Final = "[Manager]\nDefaultTimeoutStartSec=20min\nDefaultDeviceTimeoutSec=20min\n"
+"""Emulation is slow, and whoever has the machine for himself today shares it tomorrow."""
+_FEW_DEVICES: Final = """\
+# All drivers are there already, and most devices of an emulated machine are nobody's: udev would take minutes for them.
+[Service]
+ExecStart=
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net --subsystem-match=block
+"""
+_RECEIVER: Final = f"""\
+[Unit]
+Description=Takes machines that another Xen host sends
+Requires=xen.service
+After=xen.service
+
+[Service]
+ExecStart=/usr/bin/socat TCP-LISTEN:{MIGRATION_PORT},reuseaddr,fork EXEC:"/usr/sbin/xl migrate-receive"
+Restart=always
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def build_packages(output: Path, version: str = VERSION) -> None:
+    """Build our packages from this source tree into a directory: the same files give the same packages."""
+    words: list[str | Path] = [sys.executable, BUILD, "--output", output, "--version", version, "--compression", "none"]
+    run(["env", "SOURCE_DATE_EPOCH=0", *words], timeout_s=BUILD_TIMEOUT_S)
+
+
+def build() -> tuple[Image, Image]:
+    """Return the images of hosts and of routers, from the cache or new. Raises ConfigError, LabError."""
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as pool:
+        debs = Path(name)
+        build_packages(debs)
+        found_host, found_router = pool.map(image.build, (host(debs), router(debs)))
+    return found_host, found_router
+
+
+def pick(directory: Path, names: Iterable[str]) -> tuple[Path, ...]:
+    """Return the packages of these names in a directory, such as dist/."""
+    return tuple(path for name in names for path in sorted(directory.glob(f"{name}_*.deb")))
+
+
+def host(debs: Path) -> Recipe:
+    """Return the recipe of a Xen host's disk, with our packages in the directory `debs`."""
+    return Recipe(
+        "xen-host",
+        packages=_HOST_PACKAGES,
+        debs=pick(debs, HOST_DEBS),
+        modules=("virtio_pci", "virtio_blk", "virtio_net", "virtio_console", *_EXT4),
+        files={
+            "/etc/systemd/system/xl-migrate-receive.service": _RECEIVER,
+            "/etc/systemd/system.conf.d/10-lab.conf": _PATIENCE,
+            "/etc/systemd/system/systemd-udev-trigger.service.d/10-lab.conf": _FEW_DEVICES,
+        },
+        commands=(
+            _QUIET,
+            f"cp {_EXAMPLES}/xfctl.netdev {_EXAMPLES}/xfctl.network {_EXAMPLES}/xfctl-vif.network /etc/systemd/network",
+            f"install -D -m 644 {_EXAMPLES}/xl.conf.example /etc/systemd/system/xenflow-server.service.d/xl.conf",
+            "echo 'XENCONSOLED_ARGS=\"--log=guest\"' >> /etc/default/xen",
+            "systemctl disable -q ssh && systemctl mask -q xendomains",
+            "systemctl enable -q systemd-networkd ssh.socket xl-migrate-receive",
+            f"gunzip -c /boot/xen-{_XEN}-amd64.gz > /boot/xen.elf",
+        ),
+    )
+
+
+def router(debs: Path) -> Recipe:
+    """Return the recipe of the routers' disk: that of `vms`, with Xen's drivers in its initial RAM disk."""
+    return dataclasses.replace(vms.recipe(pick(debs, ROUTER_DEBS)), name="xen-router", modules=_ROUTER_MODULES)

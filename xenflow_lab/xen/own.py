@@ -1,0 +1,50 @@
+"""What a host has of its own: an archive behind the initial RAM disk, laid over its disk at the first start."""
+
+from __future__ import annotations
+
+import gzip
+import stat
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from xenflow_lab.machines.initrd import HOOK, Entry, archive
+
+_MARK: Final = "/root/var/lib/xenflow-lab/own"
+_SCRIPT: Final = f"""\
+if ! [ -e {_MARK} ]; then
+    /bin/busybox cp -a /own/. /root/
+    /bin/busybox mkdir -p {_MARK}
+fi
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a machine."""
+
+    content: bytes
+    mode: int = 0o644
+
+
+Files = dict[str, File]
+"""By paths without the leading slash."""
+
+
+def text(content: str, mode: int = 0o644) -> File:
+    """Return a file with this text."""
+    return File(content.encode(), mode)
+
+
+def pack(files: Files) -> bytes:
+    """Return the second archive; root owns everything."""
+    directories = {str(parent) for path in files for parent in PurePosixPath("own", path).parents} - {"."}
+    entries = [Entry(path, stat.S_IFDIR | _directory_mode(path)) for path in sorted(directories)]
+    entries += [Entry(f"own/{path}", stat.S_IFREG | file.mode, file.content) for path, file in sorted(files.items())]
+    return gzip.compress(
+        archive([Entry(HOOK.strip("/"), stat.S_IFREG | 0o755, _SCRIPT.encode()), *entries]), 1, mtime=0
+    )
+
+
+def _directory_mode(path: str) -> int:
+    return 0o700 if PurePosixPath(path).name == ".ssh" else 0o755
