@@ -19,7 +19,8 @@ from xenflow_lab.command import LabError
 from xenflow_lab.lab import Lab
 from xenflow_lab.vms.machines import Machines
 
-POLL_S: Final = 0.05
+POLL_S: Final = (0.05, 1.0)
+"""How often to ask whether a command has ended: each time is a process here; more and more seldom."""
 MOVING_S: Final = 60.0
 """How long a machine may be unable to answer, because it moves or its libvirtd is away."""
 RETRY_S: Final = 0.2
@@ -45,9 +46,11 @@ class Guest:
         if stdin is not None:
             arguments["input-data"] = base64.b64encode(stdin).decode()
         pid = int(self._ask("guest-exec", arguments, patience_s=0)["pid"])
+        pause_s = POLL_S[0]
         try:
             while not (found := self._ask("guest-exec-status", {"pid": pid}))["exited"]:
-                time.sleep(POLL_S)
+                time.sleep(pause_s)
+                pause_s = min(1.5 * pause_s, POLL_S[1])
         except (Ended, KeyboardInterrupt):
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self.run(["kill", str(pid)])

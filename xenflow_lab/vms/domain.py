@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import uuid
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -26,7 +27,7 @@ COMMAND_LINE: Final = "console=ttyS0 quiet panic=1 root=/dev/vda"
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A machine to be: its image, second disk, interfaces; `tag` is the VLAN tag of its ports (0: none)."""
+    """A machine to be: its image, second disk, interfaces; `tags`: network -> VLAN tag of a port in it."""
 
     name: str
     image: Image
@@ -36,7 +37,8 @@ class Wanted:
     vifs: tuple[Vif, ...]
     control: tuple[str, str]
     """Name and MAC address of the control interface's tap."""
-    tag: int = NO_NETWORK
+    tags: Mapping[str, int] = field(default_factory=dict)
+    """Those that are not here get a tag that leads nowhere."""
     memory_mib: int = MEMORY_MIB
 
     @property
@@ -63,7 +65,7 @@ def document(wanted: Wanted) -> str:
     for place, source in (("vda", wanted.image.disk), ("vdb", wanted.disk)):
         _disk(devices, place, source)
     for vif in wanted.vifs:
-        _vif(devices, vif, wanted.tag)
+        _vif(devices, vif, wanted.tags.get(vif.network, NO_NETWORK))
     _control(devices, *wanted.control)
     serial = _add(devices, "serial", type="file")
     _add(serial, "source", path=str(wanted.console), append="on")
@@ -86,8 +88,7 @@ def _disk(devices: ElementTree.Element, place: str, source: Path) -> None:
 def _vif(devices: ElementTree.Element, vif: Vif, tag: int) -> None:
     interface = _interface(devices, vif.interface.mac, BRIDGE, vif.port)
     _add(interface, "virtualport", type="openvswitch")
-    if tag:
-        _add(_add(interface, "vlan"), "tag", id=str(tag))
+    _add(_add(interface, "vlan"), "tag", id=str(tag))
     _add(interface, "mtu", size=str(vif.interface.mtu))
 
 

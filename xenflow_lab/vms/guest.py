@@ -27,9 +27,13 @@ BLOCK_BYTES: Final = 1 << 20
 """The disk is a multiple of this."""
 _FRR: Final = """\
 #!/bin/sh
+# Not by watchfrr, which gives up on daemons that take long to start, as they do under emulation.
 chown -R frr:frr /etc/frr
-/usr/lib/frr/frrinit.sh start
-exec vtysh -b  # watchfrr comes too early for that on a slow machine
+while read -r daemon; do $daemon -d; done < /etc/xenflow-vm/daemons
+while read -r daemon _; do
+    until [ -e "/run/frr/${daemon##*/}.vty" ]; do sleep 0.2; done
+done < /etc/xenflow-vm/daemons
+exec vtysh -b
 """
 _BIRD: Final = (
     "#!/bin/sh\nexec bird -f -c /etc/bird/bird.conf -s /run/bird/bird.ctl -P /run/bird/bird.pid >/dev/console 2>&1\n"
@@ -68,11 +72,10 @@ def _network(plan: Plan, router: Machine) -> dict[str, tuple[str, int]]:
 def _routing(router: Machine) -> dict[str, tuple[str, int]]:
     run = f"{HERE}/routing"
     if routing.uses(router, Routing.FRR):
-        wanted = "".join(f"{name}=yes\n" for name in routing.frr_daemons(router))
-        options = 'vtysh_enable=yes\nzebra_options="-A 127.0.0.1 -s 90000000"\n'
+        daemons = [" ".join(routing.frr_argv(name)) for name in routing.frr_daemons(router)]
         return {
             run: (_FRR, 0o755),
-            "etc/frr/daemons": (wanted + options, 0o640),
+            f"{HERE}/daemons": ("".join(f"{line}\n" for line in daemons), 0o644),
             "etc/frr/vtysh.conf": ("service integrated-vtysh-config\n", 0o640),
             "etc/frr/frr.conf": (routing.frr_config(router), 0o640),
         }

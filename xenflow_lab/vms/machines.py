@@ -49,11 +49,10 @@ def planned(plan: Plan) -> Plan:
 
 
 class Machines:
-    """The routers of one lab. `tag` is the VLAN tag of their ports (see `domain`)."""
+    """The routers of one lab. Without XenFlow their ports have the tags of their networks, for plain switches."""
 
-    def __init__(self, lab: Lab, tag: int = domain.NO_NETWORK) -> None:
+    def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._tag = tag
         self._image: Image | None = None
 
     def problems(self) -> list[str]:
@@ -211,7 +210,7 @@ class Machines:
                 accelerator=accelerator.best(found),
                 vifs=tuple(vif for vif in lab.built.vifs if vif.machine == router.name),
                 control=(link.port, link.mac),
-                tag=self._tag,
+                tags={} if lab.with_xenflow else {network.name: network.vid for network in lab.built.topology.network},
             )
         )
 
