@@ -11,9 +11,11 @@ connection that was cut anywhere is usable again. Each port serves one user on t
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import threading
 import time
@@ -22,6 +24,8 @@ from typing import Any
 PREFIX = "xenflow."
 PORTS = pathlib.Path("/sys/class/virtio-ports")
 RETRY_S = 0.2
+IDLE_S = 10.0
+"""So long a port waits at most that nobody is connected to; the kernel says by SIGIO when somebody is."""
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C"}
 
 
@@ -30,7 +34,11 @@ class Port:
 
     def __init__(self, device: str) -> None:
         self.descriptor = os.open(device, os.O_RDWR)
+        self.changed = threading.Event()
+        """Set when somebody may have connected."""
         self._writing = threading.Lock()
+        fcntl.fcntl(self.descriptor, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self.descriptor, fcntl.F_SETFL, fcntl.fcntl(self.descriptor, fcntl.F_GETFL) | os.O_ASYNC)
 
     def serve(self) -> None:
         """Answer requests for ever; each in a thread, so that a slow one keeps nobody waiting."""
@@ -39,7 +47,8 @@ class Port:
             data = os.read(self.descriptor, 1 << 16)
             if not data:  # nobody is connected
                 rest = b""
-                time.sleep(RETRY_S)
+                self.changed.wait(IDLE_S)
+                self.changed.clear()
                 continue
             *lines, rest = (rest + data).split(b"\n")
             for line in filter(None, lines):
@@ -115,13 +124,18 @@ def ports() -> dict[str, str]:
 
 def main() -> None:
     """Serve all ports, also those that come later."""
-    served: set[str] = set()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+    served: dict[str, Port] = {}
     while True:
         for name, device in ports().items():
             if name not in served and os.path.exists(device):
-                served.add(name)
-                threading.Thread(target=Port(device).serve, daemon=True).start()
-        time.sleep(RETRY_S if not served else 5)
+                served[name] = Port(device)
+                threading.Thread(target=served[name].serve, daemon=True).start()
+        if not served:
+            time.sleep(RETRY_S)
+        elif signal.sigtimedwait({signal.SIGIO}, IDLE_S):
+            for port in served.values():
+                port.changed.set()
 
 
 if __name__ == "__main__":
