@@ -143,7 +143,7 @@ class NodeScope:
         if not view.exists:
             problems = [f"bridge {view.name}: is gone"]
         self._say(problems)
-        alarms = _alarms([self._gate, *problems] if self._gate else problems)
+        alarms = _alarms([*([self._gate] if self._gate else []), *problems, *self._unusable()])
         self._outbox.replace([*self.inventory.facts, *self.granting.facts(), *alarms])
         return self.inventory
 
@@ -163,6 +163,12 @@ class NodeScope:
             if uuid and self._asked.stays(uuid):
                 wishes[name] = Wish(name, uuid, machine.resources)
         self.granting.want(wishes)
+
+    def _unusable(self) -> list[str]:
+        why = (
+            "the definition that was handed over cannot be used, so it is not defined here: see xenflow-server --check"
+        )
+        return [f"router {name}: {why}" for name, epoch in self.definitions.handed.items() if not epoch]
 
     def _hypervisor_problems(self, inventory: Inventory) -> list[str]:
         if self._asked is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import msgspec
 import pytest
@@ -211,6 +212,12 @@ def test_two_machines_with_one_address_are_an_alarm_until_one_goes() -> None:
     node.scope.learn(Ended(B, moved=False))
     node.bridge(*VIFS)
     assert node.facts(Alarm) == []
+
+
+def test_a_definition_that_cannot_be_used_is_an_alarm() -> None:
+    node = Node(asks=False)
+    node.scope.redefine(dataclasses.replace(DEFINED, handed={"r1": 4, "r8": 0}))
+    assert [alarm.text.partition(":")[0] for alarm in node.facts(Alarm) if isinstance(alarm, Alarm)] == ["router r8"]
 
 
 def test_alarms_are_bounded() -> None:
