@@ -78,8 +78,8 @@ def ovsdb_argv() -> list[str]:
 
 
 def vswitchd_argv() -> list[str]:
-    """Return the command of the node's switch."""
-    return ["ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
+    """Return the command of the node's switch: at ovs-ctl's own priority, so that packets come before programs."""
+    return ["nice", "-n", "-10", "ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
 
 
 def environment() -> dict[str, str]:
