@@ -9,8 +9,10 @@ import pytest
 
 from tests.unit.lab.topologies import EXAMPLES, RING, parsed
 from xenflow_lab import fabric, openvswitch, topology
+from xenflow_lab.lab import Overrides
 from xenflow_lab.paths import Paths
 from xenflow_lab.plan import MAX_INTERFACE_NAME, Kind, Plan, plan
+from xenflow_lab.topology import Datapath
 
 
 @pytest.fixture(params=["ring", *sorted(path.stem for path in EXAMPLES.glob("*.toml"))])
@@ -124,6 +126,16 @@ def test_first_transaction_sets_everything_at_once(tmp_path: Path) -> None:
         assert wanted in words
     assert {"controller_rate_limit=2000", "controller_burst_limit=1000"} <= set(words)
     assert 'external_ids:iface-status="active"' in words
+
+
+@pytest.mark.parametrize("wanted", Datapath)
+def test_a_labs_datapath_is_the_files(wanted: Datapath) -> None:
+    topology = parsed(RING)
+    ring = plan(Overrides(datapath=wanted).apply(topology))
+    assert ring.topology.lab.datapath is wanted
+    assert Overrides().apply(ring.topology).lab.datapath is wanted
+    words = openvswitch.first_transaction(ring, ring.machines["n1"], None, ring.topology.lab.datapath)
+    assert f"datapath_type={wanted.value}" in words
 
 
 def test_without_xenflow_there_is_no_controller() -> None:
