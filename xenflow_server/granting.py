@@ -62,15 +62,16 @@ class Wish:
 
 def fit(machine: Adjustable, wanted: Resources) -> Grant:
     """Change what differs, one thing after the other: one that is refused does not stop the others."""
-    before = machine.read()
-    refused: dict[str, str] = {}
-    for key, value in wanted.said():
-        if not _same(machine, key, value, getattr(before, key)):
-            try:
-                machine.change(key, value)
-            except DataplaneError as error:
-                refused[key] = str(error)
     has = machine.read()
+    differs = [(key, value) for key, value in wanted.said() if not _same(machine, key, value, getattr(has, key))]
+    refused: dict[str, str] = {}
+    for key, value in differs:
+        try:
+            machine.change(key, value)
+        except DataplaneError as error:
+            refused[key] = str(error)
+    if differs:
+        has = machine.read()
     for key, value in wanted.said():
         now = getattr(has, key)
         if key not in refused and not _same(machine, key, value, now):

@@ -123,4 +123,4 @@ class LibvirtMachine:
     def _by_xl(self) -> XlMachine | None:
         with _reasons():
             kind, _ = self._domain.schedulerType()
-            return XlMachine(self._domain.ID()) if kind == "credit2" else None
+            return XlMachine(self._domain.ID(), kind) if kind == "credit2" else None

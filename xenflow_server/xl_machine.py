@@ -1,7 +1,7 @@
 """Adapter: processor and memory of one machine by Xen's own tool -> `granting`.
 
     xl list ID                   memory, vcpus
-    xl sched-credit2 -d ID       weight, cap; sched-credit if that is the host's scheduler
+    xl sched-credit2 -d ID       weight, cap; sched-credit if `xl info` says that this is the host's scheduler
 
 Rules: as in `xl`. An id is Xen's own number of a machine that runs, so it is looked up for every question.
 """
@@ -20,7 +20,7 @@ _ROW = re.compile(r"\s(\d+)\s+(\d+)\s+(\d+)\s+[a-z-]+\s+[\d.]+$")
 """`xl list`: id, memory in MiB and processors, before state and time; the name before may have spaces."""
 _SHARE = re.compile(r"\s(\d+)\s+(\d+)\s+(\d+)$")
 """`xl sched-credit2`, `xl sched-credit`: id, weight and cap."""
-_SCHEDULER = re.compile(r"^xen_scheduler\s*:\s*(credit2?)\s*$", re.MULTILINE)
+_SCHEDULER = re.compile(rb"^xen_scheduler\s*:\s*(\w+)\s*$", re.MULTILINE)
 
 
 def parse_row(text: str, domid: int) -> tuple[int, int]:
@@ -41,11 +41,20 @@ def parse_share(text: str, domid: int) -> tuple[int, int]:
     raise RemoteProtocolError(f"xl: shows no weight and cap of machine {domid}")
 
 
+def scheduler_of(text: bytes) -> str:
+    """Return the host's scheduler from what `xl info` prints. Raises DataplaneError."""
+    found = _SCHEDULER.search(text)
+    if found is None:
+        raise DataplaneError("xl info: does not say xen_scheduler")
+    return found[1].decode()
+
+
 class XlMachines:
     """Finds machines of this Xen host. `tool` stands for the program in tests."""
 
     def __init__(self, tool: Sequence[str] = ("xl",)) -> None:
         self._tool = tuple(tool)
+        self._scheduler = ""
 
     def find(self, uuid: str) -> XlMachine:
         """Return the machine that has a uuid. Raises DataplaneError."""
@@ -55,15 +64,17 @@ class XlMachines:
             raise DataplaneError(str(error)) from error
         for domid, domain in domains.items():
             if domain.uuid == uuid:
-                return XlMachine(domid, self._tool)
+                self._scheduler = self._scheduler or scheduler_of(_output([*self._tool, "info"]))
+                return XlMachine(domid, self._scheduler, self._tool)
         raise DataplaneError(f"xl: no machine with uuid {uuid} runs here")
 
 
 class XlMachine:
     """See `granting.Adjustable`."""
 
-    def __init__(self, domid: int, tool: Sequence[str] = ("xl",)) -> None:
-        self._domid, self._tool = domid, tuple(tool)
+    def __init__(self, domid: int, scheduler: str, tool: Sequence[str] = ("xl",)) -> None:
+        """`scheduler` is the host's, such as credit2."""
+        self._domid, self._scheduler, self._tool = domid, scheduler, tuple(tool)
 
     def read(self) -> Resources:
         """Return what it has; without weight and cap if the host's scheduler has none."""
@@ -72,7 +83,7 @@ class XlMachine:
         except RemoteProtocolError as error:
             raise DataplaneError(str(error)) from error
         try:
-            weight, cap = parse_share(self._ask(self._scheduler(), "-d", str(self._domid)), self._domid)
+            weight, cap = parse_share(self._ask(self._share(), "-d", str(self._domid)), self._domid)
         except (DataplaneError, RemoteProtocolError):
             return Resources(memory_mib, vcpus)
         return Resources(memory_mib, vcpus, weight, cap)
@@ -85,17 +96,17 @@ class XlMachine:
         elif key == "vcpus":
             self._ask("vcpu-set", domid, str(value))
         else:
-            self._ask(self._scheduler(), "-d", domid, "-w" if key == "cpu_weight" else "-c", str(value))
+            self._ask(self._share(), "-d", domid, "-w" if key == "cpu_weight" else "-c", str(value))
 
     def nearest(self, key: str, value: int) -> int:
         """Return the value: the words are Xen's."""
         return value
 
-    def _scheduler(self) -> str:
-        found = _SCHEDULER.search(self._ask("info"))
-        if found is None:
-            raise DataplaneError("the host's scheduler has no weight and cap (xl info: xen_scheduler)")
-        return f"sched-{found[1]}"
+    def _share(self) -> str:
+        """Return xl's command for weight and cap."""
+        if self._scheduler not in ("credit", "credit2"):
+            raise DataplaneError(f"the host's scheduler {self._scheduler!r} has no weight and cap")
+        return f"sched-{self._scheduler}"
 
     def _ask(self, *arguments: str) -> str:
         return _output([*self._tool, *arguments]).decode(errors="replace")
