@@ -54,24 +54,24 @@ def wanted_tree(
 
     `head_drop`: queues drop their oldest frame instead of the newest, so that no sender hears of it.
     """
-    bounds = {item.minor: queue_bytes(item.hired_bps) for item in link.classes}
+    bounds = {item.minor: queue_bytes(item.hired_bps, link.frame_bytes) for item in link.classes}
     classes = {minor: _class(minor, setting, bounds.get(minor, 0)) for minor, setting in settings.items()}
     top = settings[LINK_MINOR]
     default_bps = max(link.capacity_bps // DEFAULT_PART, 8_000)
     prio = top.prio if is_static else DEFAULT_PRIO
     classes[DEFAULT_MINOR] = _class(
-        DEFAULT_MINOR, _own(link, top, default_bps, prio), queue_bytes(link.capacity_bps // 10)
+        DEFAULT_MINOR, _own(link, top, default_bps, prio), queue_bytes(link.capacity_bps // 10, link.frame_bytes)
     )
     node_bps = min(NODE_BPS, link.capacity_bps)
-    classes[NODE_MINOR] = _class(NODE_MINOR, _own(link, top, node_bps, 0), MIN_QUEUE_BYTES)
+    classes[NODE_MINOR] = _class(NODE_MINOR, _own(link, top, node_bps, 0), queue_bytes(0, link.frame_bytes))
     if head_drop:
         classes = {minor: _dropping_heads(item) for minor, item in classes.items()}
     return Tree(OUR_ROOT, classes, programs)
 
 
-def queue_bytes(hired_bps: int) -> int:
-    """Return the bound of the queue of a class that hired this."""
-    return min(max(int(hired_bps * QUEUE_S / 8), MIN_QUEUE_BYTES), MAX_QUEUE_BYTES)
+def queue_bytes(hired_bps: int, frame_bytes: int = FRAME_BYTES) -> int:
+    """Return the bound of the queue of a class that hired this: at least two of the largest frames fit."""
+    return min(max(int(hired_bps * QUEUE_S / 8), MIN_QUEUE_BYTES, 2 * frame_bytes), MAX_QUEUE_BYTES)
 
 
 def _own(link: LinkPlan, top: Setting, rate_bps: int, prio: int) -> Setting:

@@ -27,7 +27,7 @@ from xenflow_lab.plan import (
     Machine,
     Plan,
 )
-from xenflow_lab.topology import Controller, HostTable, RouterTable
+from xenflow_lab.topology import Controller, Datapath, HostTable, RouterTable
 
 APP_PORT: Final = 6654
 SERVER_PORT: Final = 6655
@@ -109,12 +109,13 @@ def server_settings(plan: Plan, paths: Paths, node: str, hypervisor: Settings | 
 def qos_settings(plan: Plan, paths: Paths, node: str) -> Settings:
     """Return qos.toml of a node; `[qos]` of the topology is laid over it.
 
-    The trunks' devices could carry larger frames than any guest sends.
+    The trunks' devices could carry larger frames than any guest sends; the kernel's datapath has segments of its offload.
     """
+    largest = max((network.mtu for network in plan.topology.network), default=1500) + FRAME_OVERHEAD
     settings: Settings = {
         "socket": f"unix:{QOS_SOCKET}",
         "state": str(paths.machine(node) / "xenflow" / "qos"),
-        "frame_bytes": max((network.mtu for network in plan.topology.network), default=1500) + FRAME_OVERHEAD,
+        "frame_bytes": largest if plan.topology.lab.datapath is Datapath.USERSPACE else 0,
         "ovs": {"database": f"unix:{DATABASE}", "bridge": BRIDGE},
     }
     return overlay(settings, plan.topology.qos)

@@ -16,8 +16,10 @@ from xenflow import settings
 from xenflow_app.settings import AppSettings
 from xenflow_client.settings import ClientSettings
 from xenflow_lab import programs, toml, topology
+from xenflow_lab.lab import Overrides
 from xenflow_lab.paths import Paths
 from xenflow_lab.plan import Kind, Plan, plan
+from xenflow_lab.topology import Datapath
 from xenflow_server import definitions
 from xenflow_server.settings import Settings as ServerSettings
 
@@ -107,6 +109,9 @@ def test_qos_controller_takes_its_settings(built: Plan) -> None:
     text = toml.encode(programs.qos_settings(plan(parsed(HIRED)), Paths("x"), "n1"))
     taken = settings.parse(text, QosSettings, Path("qos.toml"))
     assert (taken.policy, taken.t_med_s, taken.frame_bytes) == (PolicyKind.PAPER, 0.2, 1522)
+    kernel = Overrides(datapath=Datapath.KERNEL).apply(parsed(HIRED))
+    text = toml.encode(programs.qos_settings(plan(kernel), Paths("x"), "n1"))
+    assert settings.parse(text, QosSettings, Path("qos.toml")).frame_bytes == 0, "segments of the kernel are frames"
 
 
 def test_definitions_say_what_is_hired_and_what_links_carry(tmp_path: Path) -> None:

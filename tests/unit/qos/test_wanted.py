@@ -63,3 +63,4 @@ def test_a_queue_is_bounded_by_what_is_hired() -> None:
     assert queue_bytes(20 * M) == 250_000
     assert queue_bytes(1000) == MIN_QUEUE_BYTES
     assert queue_bytes(10**12) == MAX_QUEUE_BYTES
+    assert queue_bytes(1000, 65_550) == 131_100, "a segment of the kernel's offload is one frame"
