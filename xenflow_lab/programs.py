@@ -109,7 +109,7 @@ def server_settings(plan: Plan, paths: Paths, node: str, hypervisor: Settings | 
 def qos_settings(plan: Plan, paths: Paths, node: str) -> Settings:
     """Return qos.toml of a node; `[qos]` of the topology is laid over it.
 
-    The trunks' devices could carry larger frames than any guest sends; the kernel's datapath has segments of its offload.
+    Trunks' devices could carry larger frames than any guest sends; the kernel's datapath has its segments for frames.
     """
     largest = max((network.mtu for network in plan.topology.network), default=1500) + FRAME_OVERHEAD
     settings: Settings = {
