@@ -32,6 +32,7 @@ SUITES = {
     "qos_switching": ("qos_fitness_8", "qos_use_8"),
     "qos_voice": ("qos_voice_lost", "qos_voice"),
     "qos_migrate": ("qos_migrate",),
+    "processor": ("vm_delay_ratio", "vm_route_ratio", "dom0_ceiling_ratio"),
     "first_packet": ("first_packet_ratio",),
     "forwarding": ("forwarding_ratio",),
     "flow_mods": ("flow_mods_ratio",),

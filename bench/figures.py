@@ -1,4 +1,4 @@
-"""``python -m bench.figures [--rounds 10] [--only 3ab|policies|3c|4a|4bc]``: the paper's figures 3 and 4.
+"""``python -m bench.figures [--rounds 10] [--only 3ab|policies|3c|4a|4bc|processor]``: the paper's figures 3 and 4.
 
 For each: bench/out/figureX.csv (every round), figureX_summary.csv (mean, 95 % interval, the paper's value), and the
 plot as PNG and SVG. `--seconds` says how long a run of figure 3 lasts, `--freeze` how long 3(c)'s machine stands still.
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from bench import delay, histories, interruption, isolation, plots, sharing
+from bench import delay, histories, interruption, isolation, plots, processor, processor_plots, sharing, spinner
 from bench.figure import mean_and_interval
 from xenflow.errors import XenflowError
 
@@ -201,6 +201,30 @@ def figure_4bc(options: argparse.Namespace) -> None:
     plots.draw_isolation(found, OUT)
 
 
+def figure_processor(options: argparse.Namespace) -> None:
+    """Measure, write and draw what a VM that spins costs the others, and what Dom0 spends by a router's ceiling."""
+    if why := spinner.missing():
+        print(f"processor is left out: {why}")
+        return
+    beside, spent = processor.beside_a_spinner(options.rounds), processor.by_ceiling(options.rounds)
+    _write(
+        "processor",
+        ("state", "round", "what", "ms"),
+        (
+            (one.state, 1 + number // len(processor.STATES), what, f"{value:.4f}")
+            for number, one in enumerate(beside)
+            for what, values in (("round trip", one.trips_ms), ("route to flow", one.changes_ms))
+            for value in values
+        ),
+    )
+    _write(
+        "processor_ceilings",
+        ("traffic", "ceiling_mbps", "processors", "carried_mbps"),
+        ((one.traffic, one.ceiling_mbps, f"{one.processors:.4f}", f"{one.carried_mbps:.3f}") for one in spent),
+    )
+    processor_plots.draw(beside, spent, OUT)
+
+
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
@@ -212,7 +236,14 @@ def _write(stem: str, head: Sequence[str], rows: Iterable[Sequence[object]]) -> 
         writer.writerows(rows)
 
 
-FIGURES = {"3ab": figure_3ab, "policies": figure_policies, "3c": figure_3c, "4a": figure_4a, "4bc": figure_4bc}
+FIGURES = {
+    "3ab": figure_3ab,
+    "policies": figure_policies,
+    "3c": figure_3c,
+    "4a": figure_4a,
+    "4bc": figure_4bc,
+    "processor": figure_processor,
+}
 
 
 if __name__ == "__main__":

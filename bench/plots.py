@@ -65,7 +65,7 @@ def draw_delay(found: Sequence[delay.Series], out: Path) -> None:
     rounds = len(found[0].rounds)
     figure.suptitle(f"Figure 4(a): delay of packets 1 to {delay.PACKETS}\nmean of {rounds} rounds, 95 % intervals")
     figure.tight_layout(rect=(0, 0.09, 1, 1))
-    _save(figure, out / "figure4a")
+    save(figure, out / "figure4a")
 
 
 def _delays(axes: Axes, chosen: Sequence[delay.Series], *, with_paper: bool) -> None:
@@ -111,7 +111,7 @@ def draw_isolation(found: Sequence[isolation.Round], out: Path) -> None:
     count = len(found) // 2
     figure.suptitle(f"Figures 4(b) and 4(c): two virtual networks, one address space (mean of {count} rounds, 95 %)")
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    _save(figure, out / "figure4bc")
+    save(figure, out / "figure4bc")
 
 
 def draw_interruption(found: Sequence[interruption.Round], timeline: interruption.Timeline, out: Path) -> None:
@@ -139,7 +139,7 @@ def draw_interruption(found: Sequence[interruption.Round], timeline: interruptio
         f"Figure 3(c): a router is moved while it forwards (mean of {count} rounds, 95 %; {still})", fontsize=11
     )
     figure.tight_layout()
-    _save(figure, out / "figure3c")
+    save(figure, out / "figure3c")
 
 
 def draw_sharing(found: Sequence[sharing.Round], out: Path) -> None:
@@ -155,7 +155,7 @@ def draw_sharing(found: Sequence[sharing.Round], out: Path) -> None:
     count = len(found) // len(sharing.POLICIES)
     figure.suptitle(f"Figures 3(a) and 3(b): idle bandwidth goes by what was hired (mean of {count} rounds, 95 %)")
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    _save(figure, out / "figure3ab")
+    save(figure, out / "figure3ab")
 
 
 def _shares(axes: Axes, rounds: Sequence[sharing.Round]) -> None:
@@ -216,10 +216,11 @@ def draw_histories(found: Sequence[histories.Cell], out: Path) -> None:
     title = "Hires of 20 (blue) and 40 (orange) on a link of 100, by policy and past; black lines: simulated"
     figure.suptitle(f"{title} (mean of {count}, 95 %)", fontsize=11)
     figure.tight_layout()
-    _save(figure, out / "policies")
+    save(figure, out / "policies")
 
 
-def _save(figure: Figure, stem: Path) -> None:
+def save(figure: Figure, stem: Path) -> None:
+    """Write a plot as PNG and SVG."""
     for suffix in (".png", ".svg"):
         figure.savefig(stem.with_suffix(suffix), dpi=130)
     plt.close(figure)

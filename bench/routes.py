@@ -52,13 +52,13 @@ class Bench:
         )
         return (heard.acked_ns - began_ns) / 1e9
 
-    def change_ms(self) -> list[float]:
+    def change_ms(self, count: int = CHANGES) -> list[float]:
         """Add, change and remove a route, again and again; return how long each took until it was acknowledged."""
         pick = random.Random(1)
         ((address, length),) = prefixes(1, _PROBE)
         key = (address + bytes([length])).hex()
         samples = []
-        for number in range(CHANGES):
+        for number in range(count):
             time.sleep(pick.uniform(0.002, 0.02))
             sent_before = self._client.heard.carried.get(key, (0, 0))[0]
             if number % 3 == 2:
