@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from bench import spinner
 from bench.figure import REACHES, Figure
 from xenflow.errors import XenflowError
 
@@ -72,6 +73,7 @@ SUITES = {
 }
 """Module -> the figures that one run of it gives."""
 NEEDS_POX = "reactive"
+NEEDS_VM = "processor"
 PURE = {"lookup", "qos_decide"}
 """What needs no lab."""
 
@@ -92,6 +94,9 @@ def main() -> int:
     for name in suites:
         if name == NEEDS_POX and not os.environ.get("POX_HOME"):
             print("POX_HOME is not set: first_packet_reactive_ratio is left out", flush=True)
+            continue
+        if name == NEEDS_VM and (why := spinner.missing()):
+            print(f"{name} is left out: {why}", flush=True)
             continue
         print(f"{name} …", flush=True)
         began = time.monotonic()
