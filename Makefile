@@ -13,7 +13,7 @@ ROUNDS := 10
 UNIT := $(wildcard tests/unit tests/fuzz tests/scenarios)
 SUITES := $(wildcard tests/contract) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
 
-.PHONY: demo test check lint bench figures test-pox test-kernel deb clean
+.PHONY: demo test check lint bench figures test-pox test-kernel test-vms deb clean
 
 demo: ## a lab in action: `make demo [CONTROLLER=pox]`
 	@deploy/dev/bootstrap lab
@@ -54,6 +54,10 @@ test-pox: ## the POX component on the POX in POX_HOME
 test-kernel: ## the kernel's datapath, and our packages under systemd, in an emulated machine; logs stay in build/machines
 	@deploy/dev/bootstrap vms
 	@$(BIN)/pytest -s tests/machines
+
+test-vms: ## routers as virtual machines, half an hour; logs stay in build/vms if it fails
+	@deploy/dev/bootstrap vms
+	@XENFLOW_VMS=1 $(BIN)/pytest -s tests/vms/test_network.py tests/vms/test_migration.py tests/vms/test_hypervisor.py
 
 deb: ## Debian packages in dist/
 	@deploy/dev/bootstrap check

@@ -31,6 +31,8 @@ def _absent() -> dict[str, str]:
         absent["deb"] = f"needs {', '.join(missing)}: deploy/dev/bootstrap lab installs them"
     if "POX_HOME" not in os.environ:
         absent["pox"] = "needs POX: set POX_HOME"
+    if "XENFLOW_VMS" not in os.environ:
+        absent["vms"] = "emulates virtual machines for half an hour: make test-vms"
     if "root" in absent:
         absent["lab"] = absent["root"]
     return absent
