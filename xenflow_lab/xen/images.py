@@ -44,11 +44,14 @@ _QUIET: Final = "systemctl mask -q " + " ".join(
 )
 _PATIENCE: Final = "[Manager]\nDefaultTimeoutStartSec=20min\nDefaultDeviceTimeoutSec=20min\n"
 """Emulation is slow, and whoever has the machine for himself today shares it tomorrow."""
+_LONG_TO_START: Final = ("xen", "qos-controller", "xenflow-server")
+_LONG_START: Final = "[Service]\nTimeoutStartSec=20min\n"
 _FEW_DEVICES: Final = """\
 # All drivers are there already, and most devices of an emulated machine are nobody's: udev would take minutes for them.
 [Service]
 ExecStart=
-ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net --subsystem-match=block
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=net
+ExecStart=-udevadm trigger --type=devices --action=add --subsystem-match=block --sysname-match=vd*
 """
 _RECEIVER: Final = f"""\
 [Unit]
@@ -95,6 +98,9 @@ def host(debs: Path) -> Recipe:
         files={
             "/etc/systemd/system/xl-migrate-receive.service": _RECEIVER,
             "/etc/systemd/system.conf.d/10-lab.conf": _PATIENCE,
+            "/etc/systemd/journald.conf.d/10-lab.conf": "[Journal]\nStorage=volatile\n",
+            "/etc/systemd/system/systemd-networkd.service.d/10-lab.conf": "[Service]\nWatchdogSec=0\n",
+            **{f"/etc/systemd/system/{unit}.service.d/10-lab.conf": _LONG_START for unit in _LONG_TO_START},
             "/etc/systemd/system/systemd-udev-trigger.service.d/10-lab.conf": _FEW_DEVICES,
         },
         commands=(

@@ -18,7 +18,7 @@ from xenflow_lab.openvswitch import Tls
 from xenflow_lab.paths import Paths
 from xenflow_lab.plan import BRIDGE, Kind, Machine, Plan
 from xenflow_lab.xen import guest
-from xenflow_lab.xen.own import File, Files, text
+from xenflow_lab.xen.own import File, Files, link, text
 
 CPU: Final = "max,-smap,-rdtscp,-xsave,-xsaveopt,-avx,-avx2,-f16c,-fma,-mpx,-pku,-la57,-vaes"
 """Under software emulation: with SMAP Dom0 dies, with RDTSCP a PVH guest does, with AVX ssh between hosts breaks."""
@@ -121,7 +121,7 @@ def files(
         "root/.ssh/config": text("StrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\n"),
     }
     for unit in ("xenflow-lab-bridge.service", "srv-xenflow\\x2dlab-router.mount"):
-        found[f"etc/systemd/system/multi-user.target.wants/{unit}"] = found[f"etc/systemd/system/{unit}"]
+        found[f"etc/systemd/system/multi-user.target.wants/{unit}"] = link(f"../{unit}")
     if tls:
         found["etc/xenflow/server.toml"] = text(toml.encode(programs.overlay(settings, plan.topology.server)))
         found["etc/xenflow/definitions.d/lab.toml"] = text(toml.encode(programs.definitions(plan, node.name)))
@@ -137,7 +137,7 @@ def _bridge(plan: Plan, node: Machine) -> str:
     """Return the script that makes the bridge with all ports and its controller in one transaction."""
     certificate = Tls(Path(TLS["key"]), Path(TLS["certificate"]), Path(TLS["ca"]))
     words = openvswitch.first_transaction(_without_guests(plan), node, certificate, datapath="system")
-    return f"#!/bin/sh\nexec ovs-vsctl --timeout=60 {shlex.join(words)}\n"
+    return f"#!/bin/sh\nexec ovs-vsctl --timeout=900 {shlex.join(words)}\n"
 
 
 def _switch(plan: Plan, node: Machine) -> str:
@@ -147,7 +147,7 @@ def _switch(plan: Plan, node: Machine) -> str:
     for access in plan.accesses:
         if access.table.node == node.name and access.table.network:
             words += ["--", "set", "Port", access.port, f"tag={tags[access.table.network]}"]
-    made = f"ovs-vsctl --timeout=60 {shlex.join(words)}"
+    made = f"ovs-vsctl --timeout=900 {shlex.join(words)}"
     return f"#!/bin/sh -e\n{made}\novs-ofctl add-flow {BRIDGE} actions=NORMAL\n"
 
 

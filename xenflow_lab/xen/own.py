@@ -21,10 +21,11 @@ fi
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a machine."""
+    """A file of a machine, or with `kind` S_IFLNK a symbolic link to what `content` says."""
 
     content: bytes
     mode: int = 0o644
+    kind: int = stat.S_IFREG
 
 
 Files = dict[str, File]
@@ -36,11 +37,16 @@ def text(content: str, mode: int = 0o644) -> File:
     return File(content.encode(), mode)
 
 
+def link(target: str) -> File:
+    """Return a symbolic link."""
+    return File(target.encode(), 0o777, stat.S_IFLNK)
+
+
 def pack(files: Files) -> bytes:
     """Return the second archive; root owns everything."""
     directories = {str(parent) for path in files for parent in PurePosixPath("own", path).parents} - {"."}
     entries = [Entry(path, stat.S_IFDIR | _directory_mode(path)) for path in sorted(directories)]
-    entries += [Entry(f"own/{path}", stat.S_IFREG | file.mode, file.content) for path, file in sorted(files.items())]
+    entries += [Entry(f"own/{path}", file.kind | file.mode, file.content) for path, file in sorted(files.items())]
     return gzip.compress(
         archive([Entry(HOOK.strip("/"), stat.S_IFREG | 0o755, _SCRIPT.encode()), *entries]), 1, mtime=0
     )

@@ -116,3 +116,13 @@ def test_routers_are_no_namespaces(lab: Plan) -> None:
     assert not built.cabled.vifs
     assert not built.cabled.controls
     assert built.plan.of_kind(Kind.ROUTER)
+
+
+def test_units_are_wanted_by_links() -> None:
+    lab = plan(load(TOPOLOGY), "t")
+    found = node.files(lab, lab.machines["n1"], {}, TLS, ("", ""))
+    wanted = {path: file for path, file in found.items() if ".wants/" in path}
+    assert len(wanted) == 2
+    for path, file in wanted.items():
+        assert file == own.link(f"../{path.rpartition('/')[2]}")
+        assert path.replace("multi-user.target.wants/", "") in found
