@@ -53,7 +53,7 @@ test-pox: ## the POX component on the POX in POX_HOME
 
 test-kernel: ## the kernel's datapath, and our packages under systemd, in an emulated machine; logs stay in build/machines
 	@deploy/dev/bootstrap vms
-	@$(BIN)/pytest -s tests/machines
+	@$(BIN)/pytest -s -o faulthandler_timeout=3600 tests/machines
 
 test-vms: ## routers as virtual machines, half an hour; logs stay in build/vms if it fails
 	@deploy/dev/bootstrap vms
