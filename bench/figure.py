@@ -62,7 +62,7 @@ REACHES = {
     "qos_burst": Reach("", 0.2),
     "vm_delay_ratio": Reach("ratio", 1.5),
     "vm_route_ratio": Reach("ratio", 2.0),
-    "dom0_ceiling_ratio": Reach("ratio", 0.5),
+    "dom0_ceiling_ratio": Reach("ratio", 0.9),
     "announce_ms": Reach("ms", 50),
     "announce_ratio": Reach("ratio", 5),
     "mig_lost": Reach("", 0),
