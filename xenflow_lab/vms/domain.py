@@ -22,6 +22,10 @@ EMULATOR: Final = "/usr/bin/qemu-system-x86_64"
 AGENT: Final = "org.qemu.guest_agent.0"
 NO_NETWORK: Final = 4095
 """A tag that no network can have: until XenFlow's flows admit the machine, its ports lead nowhere."""
+QEMU: Final = "{http://libvirt.org/schemas/domain/qemu/1.0}"
+STOP_FIRST: Final = "migration.x-downtime-limit=60000"
+"""Has QEMU stop the machine as soon as it knows the speed (ms that it may be stopped): under software emulation, memory
+that is written while it is being sent can get lost, and the guest's kernel fails after the migration."""
 COMMAND_LINE: Final = "console=ttyS0 quiet panic=1 root=/dev/vda"
 
 
@@ -73,6 +77,11 @@ def document(wanted: Wanted) -> str:
     _add(channel, "target", type="virtio", name=AGENT)
     _add(devices, "controller", type="usb", model="none")
     _add(devices, "memballoon", model="none")
+    if wanted.accelerator != "kvm":
+        ElementTree.register_namespace("qemu", QEMU.strip("{}"))
+        arguments = _add(root, f"{QEMU}commandline")
+        for value in ("-global", STOP_FIRST):
+            _add(arguments, f"{QEMU}arg", value=value)
     return ElementTree.tostring(root, encoding="unicode")
 
 

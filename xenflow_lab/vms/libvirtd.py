@@ -23,6 +23,8 @@ PACKAGES: Final = {
 }
 _UNIFIED: Final = Path("/sys/fs/cgroup/unified")
 """Control groups of version 2 beside those of version 1: libvirt cannot tell which has the controllers."""
+NICENESS: Final = 10
+"""An emulated machine takes all that it gets, and a switch that has to wait loses packets."""
 _DIRECTORIES: Final = ("run", "lib", "log", "cache", "etc")
 _QEMU_CONF: Final = """\
 user = "root"
@@ -69,9 +71,10 @@ class Libvirtd:
         (self.directory / "etc/libvirtd.conf").write_text(identity, encoding="ascii")
 
     def argv(self) -> list[str]:
-        """Return its command; the process becomes libvirtd itself."""
+        """Return its command; the process becomes libvirtd itself. Others come before its machines (NICENESS)."""
         hidden = str(_UNIFIED) if self.controllers and _UNIFIED.is_mount() else ""
-        return ["unshare", "--mount", "sh", "-c", _SETUP, "sh", str(self.directory), str(LIBVIRTD), hidden]
+        nice = ["nice", "-n", str(NICENESS)]
+        return [*nice, "unshare", "--mount", "sh", "-c", _SETUP, "sh", str(self.directory), str(LIBVIRTD), hidden]
 
     @property
     def socket(self) -> Path:

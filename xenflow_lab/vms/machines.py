@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from xenflow_lab.lab import Lab
     from xenflow_lab.programs import Settings
 
-BOOT_S: Final = 120.0
+BOOT_S: Final = 480.0
 """Software emulation on a machine with other things to do."""
 MOVE_S: Final = 120.0
 LIBVIRTD: Final = "libvirtd"
