@@ -19,7 +19,7 @@ _TRAFFIC = {TCP: ("#1f5fa8", "o"), LIMITED: ("#3b8f3b", "^"), GREEDY: ("#d9730d"
 
 def draw(beside: Sequence[Beside], spent: Sequence[Spent], out: Path) -> None:
     """Draw all three panels."""
-    figure, grid = plt.subplots(1, 3, figsize=(16, 4.8), squeeze=False)
+    figure, grid = plt.subplots(1, 3, figsize=(16, 5.6), squeeze=False)
     trips, changes, dom0 = grid[0]
     _distribution(trips, {state: _all(beside, state, "trips_ms") for state in _STATES})
     trips.set_xlabel("round trip through a router (ms, logarithmic)")
@@ -48,7 +48,7 @@ def _distribution(axes: Axes, samples: dict[str, list[float]]) -> None:
     axes.set_yscale("log")
     axes.axhline(0.01, color="grey", linestyle=":", linewidth=1)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
-    axes.legend(loc="lower left", frameon=False, fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=9)
 
 
 def _ceilings(axes: Axes, spent: Sequence[Spent]) -> None:
@@ -62,8 +62,8 @@ def _ceilings(axes: Axes, spent: Sequence[Spent]) -> None:
         means, halves = [mean for mean, _ in pairs], [half or 0.0 for _, half in pairs]
         axes.errorbar(CEILINGS_MBPS, means, yerr=halves, color=color, marker=marker, capsize=3, label=traffic)
     axes.set_xlabel("ceiling of the router (Mb/s)")
-    axes.set_ylabel("ovs-vswitchd of its node, above idle (% of a processor)")
+    axes.set_ylabel("ovs-vswitchd, above idle (% of a processor)")
     axes.set_xlim(0, 1.05 * CEILINGS_MBPS[-1])
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 200 * max(one.processors for one in spent))
     axes.grid(alpha=0.3, linewidth=0.5)
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False, fontsize=9)
