@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import socket
 import struct
@@ -75,8 +74,8 @@ def flow(node: QosNode, match: str, actions: str) -> None:
 
 def sent(node: QosNode, minor: int) -> int:
     """Return how many packets a class of p1 has sent."""
-    classes = json.loads(node.run("tc", "-s", "-j", "class", "show", "dev", "p1"))
-    return sum(found["stats"]["packets"] for found in classes if found["handle"] == f"1:{minor:x}")
+    shown = node.run("tc", "-s", "class", "show", "dev", "p1")
+    return sum(map(int, re.findall(rf"^class htb 1:{minor:x} .*\n Sent \d+ bytes (\d+) pkt", shown, re.MULTILINE)))
 
 
 def passes(node: QosNode, minor: int, data: bytes) -> bool:

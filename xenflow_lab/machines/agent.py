@@ -55,10 +55,10 @@ class Agent:
         self._directory = directory
         self._count = 0
 
-    def ping(self) -> bool:
-        """Return whether it answers soon."""
+    def ping(self, timeout_s: float = PING_S) -> bool:
+        """Return whether it answers in time."""
         try:
-            self._ask({"op": "ping"}, PING_S)
+            self._ask({"op": "ping"}, timeout_s)
         except LabError:
             return False
         return True

@@ -21,12 +21,13 @@ import msgspec
 
 from xenflow_lab.command import LabError, environment, run, wait_until
 from xenflow_lab.machines import monitor, qemu
-from xenflow_lab.machines.agent import Agent, Done
+from xenflow_lab.machines.agent import PING_S, Agent, Done
 from xenflow_lab.processes import Started, is_alive, send_signal, start_ticks
 
 UP_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 60.0
 POLL_S: Final = 0.2
+MOST_PATIENCE_S: Final = 60.0
 LONGEST_PATH: Final = 80
 """Of a directory: sockets' paths have 107 bytes."""
 
@@ -103,7 +104,9 @@ class Machine:
     def wait_up(self, timeout_s: float = UP_TIMEOUT_S) -> float:
         """Return once its agent answers: the seconds waited. Raises LabError with the end of its console."""
         began = time.monotonic()
-        while not self.agent.ping():
+        patience_s = PING_S
+        while not self.agent.ping(patience_s):
+            patience_s = min(2 * patience_s, MOST_PATIENCE_S)  # a machine that is starved answers late
             waited_s = time.monotonic() - began
             if not self.alive or waited_s > timeout_s:
                 why = f"not up within {timeout_s:g} s" if self.alive else "QEMU ended"
