@@ -64,6 +64,9 @@ def _control(control: ControlLink) -> str:
 
 
 def initrd(common: bytes, own: bytes) -> bytes:
-    """Return the initial RAM disk of a router: the common one, and the tar file of what is its own."""
+    """Return the initial RAM disk of a router: the common one, and the tar file of what is its own.
+
+    It is one gzip member, since xl unpacks it by the length at its end.
+    """
     entries = [Entry(_OWN, stat.S_IFREG | 0o600, own), Entry(HOOK.strip("/"), stat.S_IFREG | 0o755, _SCRIPT.encode())]
-    return common + gzip.compress(archive(entries), 1, mtime=0)
+    return gzip.compress(gzip.decompress(common) + archive(entries), 1, mtime=0)

@@ -107,6 +107,7 @@ def host(debs: Path) -> Recipe:
             _QUIET,
             f"cp {_EXAMPLES}/xfctl.netdev {_EXAMPLES}/xfctl.network {_EXAMPLES}/xfctl-vif.network /etc/systemd/network",
             f"install -D -m 644 {_EXAMPLES}/xl.conf.example /etc/systemd/system/xenflow-server.service.d/xl.conf",
+            "mkdir -p /var/log/xen/console",
             "echo 'XENCONSOLED_ARGS=\"--log=guest\"' >> /etc/default/xen",
             "systemctl disable -q ssh && systemctl mask -q xendomains",
             "systemctl enable -q systemd-networkd ssh.socket xl-migrate-receive",

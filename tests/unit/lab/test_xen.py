@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tomllib
+import zlib
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,13 @@ def test_units_are_wanted_by_links() -> None:
     for path, file in wanted.items():
         assert file == own.link(f"../{path.rpartition('/')[2]}")
         assert path.replace("multi-user.target.wants/", "") in found
+
+
+def test_the_initrd_of_a_guest_is_one_gzip_member() -> None:
+    packed = guest.initrd(gzip.compress(b"common"), b"own")
+    unpack = zlib.decompressobj(wbits=31)
+    content = unpack.decompress(packed)
+    assert unpack.eof
+    assert unpack.unused_data == b""
+    assert content.startswith(b"common")
+    assert int.from_bytes(packed[-4:], "little") == len(content)
