@@ -159,7 +159,7 @@ class Machines:
 
     def downtime_s(self, node: str, machine: str) -> float:
         """Return how long a machine that has come to this node was stopped for that. Raises LabError."""
-        text = self.virsh(node, "domjobinfo", machine, "--completed", "--rawstats")
+        text = self.virsh(node, "domjobinfo", machine, "--completed", "--keep-completed", "--rawstats")
         found = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
         return int(found.get("downtime", "0")) / 1e3
 
