@@ -1,4 +1,4 @@
-"""The steps of `up --xen`: images, namespaces and cables, hosts with Dom0, routers as their guests, routing outside.
+"""The steps of a lab of Xen hosts: images, namespaces, cables, hosts with Dom0, routers as guests, routing outside.
 
 What was built before is not built again: each host goes on from where it was saved (`keep`), with the keys of then.
 """

@@ -49,10 +49,10 @@ class Guests:
             for tool, package in _TOOLS.items()
             if shutil.which(tool, path=environment()["PATH"]) is None
         ]
-        found += [f"host {host.name!r}: not with --xen: make it an [[outside]] machine" for host in topology.host]
+        found += [f"host {host.name!r}: not on Xen hosts: make it an [[outside]] machine" for host in topology.host]
         for router in topology.router:
             if router.routing is Routing.BIRD:
-                found.append(f'router {router.name!r}: routing = "bird" is not on the routers\' disk for --xen')
+                found.append(f'router {router.name!r}: routing = "bird" is not on the disk of Xen guests')
         return found
 
     def prepare(self) -> None:
