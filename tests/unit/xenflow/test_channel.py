@@ -575,9 +575,7 @@ def test_a_client_needs_neither_pyopenssl_nor_cryptography() -> None:
 
 @pytest.mark.parametrize("place", ["ssl:192.0.2.1:0", "ssl:[fe80::1%nowhere]:0"])
 def test_an_address_that_may_come_by_itself_is_told_apart(place: str) -> None:
-    with pytest.raises(
-        UnavailableError, match=r"not an address of this|no such host address"
-    ):
+    with pytest.raises(UnavailableError, match=r"not an address of this|no such host address"):
         listen(Address.parse(place))
 
 
