@@ -96,13 +96,14 @@ def tell(**found: object) -> None:
 
 
 def measure(made: Tenants, policy: str) -> tuple[float, float]:
-    """Return the worse fitness and the link's use: the lower ends of their intervals."""
+    """Return the means of the worse fitness and of the link's use; their intervals are told."""
     rates = windows(made)
     fitness = [min(made.fitness(one, IDEAL)) for one in rates]
     use = [sum(one) / LINK_MBPS for one in rates]
-    found = lower(fitness), lower(use)
+    found = fmean(fitness), fmean(use)
+    worst = lower(fitness), lower(use)
     means = [round(fmean(column), 2) for column in zip(*rates, strict=True)]
-    tell(policy=policy, mbps=means, fitness=fmean(fitness), use=fmean(use), worst_fitness=found[0], worst_use=found[1])
+    tell(policy=policy, mbps=means, fitness=found[0], use=found[1], worst_fitness=worst[0], worst_use=worst[1])
     return found
 
 
