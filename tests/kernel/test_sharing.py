@@ -96,15 +96,14 @@ def tell(**found: object) -> None:
 
 
 def measure(made: Tenants, policy: str) -> tuple[float, float]:
-    """Return the means of the worse fitness and of the link's use; their intervals are told."""
+    """Return the lower ends of the intervals of the worse fitness and of the link's use; all is told."""
     rates = windows(made)
     fitness = [min(made.fitness(one, IDEAL)) for one in rates]
     use = [sum(one) / LINK_MBPS for one in rates]
-    found = fmean(fitness), fmean(use)
-    worst = lower(fitness), lower(use)
+    least = lower(fitness), lower(use)
     means = [round(fmean(column), 2) for column in zip(*rates, strict=True)]
-    tell(policy=policy, mbps=means, fitness=found[0], use=found[1], worst_fitness=worst[0], worst_use=worst[1])
-    return found
+    tell(policy=policy, mbps=means, fitness=fmean(fitness), use=fmean(use), least_fitness=least[0], least_use=least[1])
+    return least
 
 
 def test_idle_capacity_goes_by_what_was_hired() -> None:
