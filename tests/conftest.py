@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
@@ -12,6 +13,13 @@ from hypothesis import settings
 settings.register_profile("shared-machine", deadline=None)  # a slow example says nothing where cores are shared
 settings.register_profile("ci", deadline=None, derandomize=True)  # what lands is judged by the same examples each time
 settings.load_profile("ci" if os.environ.get("CI") else "shared-machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Shells start background jobs deaf to SIGINT, and what these start would be deaf as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _namespaces_allowed() -> bool:

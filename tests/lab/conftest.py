@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,13 +33,6 @@ def _nothing_left() -> Iterator[None]:
     for name in lab_names():
         if name.startswith(own_name("")):
             teardown.down(name, silent)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _interruptible() -> None:
-    """Shells start background jobs deaf to SIGINT, and what these start would be deaf as well."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
