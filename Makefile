@@ -23,7 +23,8 @@ test: ## everything that can run here
 	@deploy/dev/bootstrap lab
 	@$(MAKE) lint
 	@$(if $(POX_HOME),,echo "POX_HOME is not set: the tests of the POX component are left out")
-	@$(BIN)/pytest $(UNIT) $(SUITES)
+	@$(BIN)/pytest -q -n auto $(UNIT)
+	@$(BIN)/pytest $(SUITES)
 
 check: ## format, lint, types, import rules, unit tests: under a minute, no root needed
 	@deploy/dev/bootstrap check
