@@ -22,15 +22,12 @@ from xenflow.errors import ConfigError, Fault, RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.wire import VERSION, Ack, Announce, Announced, Hello, Message, Problem, Role, Welcome
 from xenflow_client.path import Path, unacknowledged
+from xenflow_client.patience import Patience
 from xenflow_client.report import Report, lower_cap
 from xenflow_client.settings import ClientSettings
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_TIMEOUT_S = 1.5
-_LONGEST_CONNECT_S = 5.0
-"""A host that is out of reach is soon tried again; a VM that gets little of the processor must be given the time that a
-handshake takes it, so each failure doubles it, up to the server's own patience."""
 _LIMITS = Limits(keepalive_s=0.25, idle_s=5.0)
 """A router may move at any time. The host that it has come to does not know the connection, and its kernel says so at
 the next Ping; a server that says nothing may be busy, and is given up later, but sooner than elsewhere."""
@@ -76,7 +73,7 @@ class Uplink:
         self._wake = asyncio.Event()
         self._channel: Channel | None = None
         self._failure = ""
-        self._connect_s = _CONNECT_TIMEOUT_S
+        self._patience = Patience()
         self._brief = False  # whether the last connection ended soon: then its end is no news
         report.changed = self.changed
 
@@ -136,18 +133,22 @@ class Uplink:
 
     async def _connect(self, settings: ClientSettings) -> Channel:
         """Return a connection to the server. Raises what `connect` does."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
-            return await connect(
+            channel = await connect(
                 settings.server,
                 self._credentials,
                 Hello(VERSION, Role.ROUTER, settings.router, self._epoch),
                 expect_node,
-                timeout_s=self._connect_s,
+                timeout_s=self._patience.limit_s,
                 limits=_LIMITS,
             )
         except (TimeoutError, ConnectionAbortedError):
-            self._connect_s = min(2 * self._connect_s, _LONGEST_CONNECT_S)
+            self._patience.gave_up()
             raise
+        self._patience.succeeded(loop.time() - began)
+        return channel
 
     def _log_reporting(self, channel: Channel) -> None:
         logger.info("reporting server=%s node=%s", self.settings.server, channel.peer.name)
@@ -156,7 +157,7 @@ class Uplink:
     def _steady(self, channel: Channel, backoff: Backoff) -> None:
         """The connection lasts: the next failure is a new one."""
         backoff.reset()
-        self._connect_s = _CONNECT_TIMEOUT_S
+        self._patience.steady()
         self._brief = False
         if self._failure:
             self._log_reporting(channel)

@@ -20,6 +20,7 @@ from xenflow.pki import Authority
 from xenflow.replica import Inbox, Outbox
 from xenflow.tls import TlsFiles
 from xenflow.wire import VERSION, Ack, Announce, Announced, Begin, End, Hello, Role, Update, Welcome
+from xenflow_client import uplink
 from xenflow_client.report import Report
 from xenflow_client.settings import ClientSettings
 from xenflow_client.uplink import Uplink, new_epoch
@@ -203,6 +204,27 @@ def test_a_machine_that_is_slow_gets_the_time_that_a_handshake_takes_it(authorit
             bench.uplink.apply(msgspec.structs.replace(bench.uplink.settings, server=address))
             async with bench.running():
                 await reached(lambda: bench.server.inbox.in_sync, 20)
+
+    play(scenario())
+
+
+def test_a_slow_machine_needs_one_attempt_once_it_knows(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It moves, and its next server is no faster: no attempt is given up on the way."""
+    monkeypatch.setattr(uplink, "_STEADY_S", 0.0)
+
+    async def scenario() -> None:
+        bench = Bench(authority)
+        async with slow_way(bench.server.address, 2.0) as address:
+            bench.uplink.apply(msgspec.structs.replace(bench.uplink.settings, server=address))
+            async with bench.running():
+                await reached(lambda: bench.uplink.installed > 0, 20)
+                caplog.clear()
+                bench.server.inbox = Inbox("r1")
+                await bench.server.channels[-1].close("the router has moved")
+                await reached(lambda: bench.server.inbox.in_sync, 20)
+        assert not [record for record in caplog.records if "TimeoutError" in record.getMessage()]
 
     play(scenario())
 
