@@ -28,6 +28,8 @@ class Nic(msgspec.Struct, frozen=True):
     netdev: str
     mac: str = ""
     model: str = "virtio-net-pci"
+    options: tuple[str, ...] = ()
+    """Of the device, such as `rx_queue_size=1024`."""
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -88,7 +90,8 @@ def argv(machine: Machine, directory: Path, snapshot: str = "") -> list[str]:
         words += _disk(disk, directory, number)
     for number, nic in enumerate(machine.nics):
         mac = nic.mac or generated_mac(machine.name, number)
-        words += ["-netdev", f"{nic.netdev},id=net{number}", "-device", f"{nic.model},netdev=net{number},mac={mac}"]
+        device = ",".join([nic.model, f"netdev=net{number}", f"mac={mac}", *nic.options])
+        words += ["-netdev", f"{nic.netdev},id=net{number}", "-device", device]
     return [*words, *machine.extra, *(("-loadvm", snapshot) if snapshot else ())]
 
 

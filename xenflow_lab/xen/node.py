@@ -29,6 +29,10 @@ _XEN: Final = (
     " spec-ctrl=no xpti=no pv-l1tf=no noreboot loglvl=warning"
 )
 _DOM0: Final = "console=hvc0 root=/dev/vda mitigations=off audit=0 net.ifnames=0 quiet"
+RING: Final = 1024
+"""Descriptors for what a NIC receives, QEMU's most: so many packets may come while the emulated processor is busy."""
+QUEUE: Final = 4096
+"""Packets that a queue in front of a NIC holds, in Dom0 and in its tap: emulation delays, it need not lose."""
 MANAGEMENT: Final = "mgmt"
 TLS: Final = {name: f"/etc/xenflow/node/{name}.pem" for name in ("ca", "certificate", "key", "crl")}
 _BRIDGE_SCRIPT: Final = "usr/local/sbin/xenflow-lab-bridge"
@@ -80,7 +84,7 @@ def tap(index: int) -> str:
 def machine(plan: Plan, node: str, image: Image, router: Image, initrd: Path) -> qemu.Machine:
     """Return the QEMU machine of a node: Xen, with Dom0's kernel and initial RAM disk as its modules."""
     nics = [
-        qemu.Nic(f"tap,ifname={tap(index)},script=no,downscript=no", mac)
+        qemu.Nic(f"tap,ifname={tap(index)},script=no,downscript=no", mac, options=(f"rx_queue_size={RING}",))
         for index, (_, mac, _) in enumerate(ports(plan, node))
     ]
     return qemu.Machine(
@@ -159,7 +163,7 @@ def _network(plan: Plan, node: str) -> Files:
     found = {}
     for name, mac, mtu in ports(plan, node):
         found[f"etc/systemd/network/10-{name}.link"] = text(
-            f"[Match]\nMACAddress={mac}\n\n[Link]\nName={name}\nMTUBytes={mtu}\n"
+            f"[Match]\nMACAddress={mac}\n\n[Link]\nName={name}\nMTUBytes={mtu}\nTransmitQueueLength={QUEUE}\n"
         )
         addressed = f"Address={plan.management[node]}/16\n" if name == MANAGEMENT else ""
         online = "" if addressed else "[Link]\nRequiredForOnline=no\n\n"

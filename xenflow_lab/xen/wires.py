@@ -17,7 +17,8 @@ def node_links(plan: Plan, node: str) -> str:
     lines = []
     for index, (name, _, _) in enumerate(nodes.ports(plan, node)):
         tap = nodes.tap(index)
-        lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} mtu {WIRE_MTU} up", f"link set {name} up"]
+        lines += [f"tuntap add dev {tap} mode tap", f"link set {tap} mtu {WIRE_MTU} txqueuelen {nodes.QUEUE} up"]
+        lines.append(f"link set {name} up")
     return "\n".join(lines) + "\n"
 
 

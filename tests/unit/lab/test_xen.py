@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from xenflow_lab.machines.image import Image
-from xenflow_lab.plan import Kind, Plan, plan
+from xenflow_lab.plan import WIRE_MTU, Kind, Plan, plan
 from xenflow_lab.topology import load
-from xenflow_lab.xen import guest, node, own, wires
+from xenflow_lab.xen import guest, images, node, own, wires
 from xenflow_lab.xen.guests import Guests
 from xenflow_lab.xen.lab import XenLab
 
@@ -63,9 +63,11 @@ def test_every_wire_of_a_node_has_a_tap_and_a_nic(lab: Plan) -> None:
         assert [port for port, _, _ in ports] == expected
         made_of = node.machine(lab, name, image, image, Path("/initrd"))
         assert [nic.mac for nic in made_of.nics] == [mac for _, mac, _ in ports]
+        assert all(nic.options == ("rx_queue_size=1024",) for nic in made_of.nics)
         batch, filters = wires.node_links(lab, name), wires.node_filters(lab, name)
         for index, port in enumerate(expected):
             assert f"tuntap add dev {node.tap(index)} mode tap\n" in batch
+            assert f"link set {node.tap(index)} mtu {WIRE_MTU} txqueuelen {node.QUEUE} up\n" in batch
             assert f"link set {port} up\n" in batch
             assert f"dev {node.tap(index)}\n" in filters
             assert f"dev {port}\n" in filters
@@ -117,6 +119,15 @@ def test_routers_are_no_namespaces(lab: Plan) -> None:
     assert not built.cabled.vifs
     assert not built.cabled.controls
     assert built.plan.of_kind(Kind.ROUTER)
+
+
+def test_queues_hold_what_emulation_delays(lab: Plan) -> None:
+    recipe = images.host(Path("/nowhere"))
+    assert recipe.files["/etc/sysctl.d/60-lab.conf"] == "net.core.default_qdisc = pfifo_fast\n"
+    assert "TransmitQueueLength=4096\n" in files(lab, "n1")["etc/systemd/network/10-t-n2.link"]
+    units = {Path(path).stem for path in recipe.files if path.endswith(".service")}
+    (enabled,) = (line.split()[3:] for line in recipe.commands if line.startswith("systemctl enable"))
+    assert units <= set(enabled)
 
 
 def test_units_are_wanted_by_links() -> None:

@@ -40,6 +40,12 @@ def test_interfaces_have_addresses_of_their_own() -> None:
     assert generated_mac("m1", 0) != generated_mac("m2", 0)
 
 
+def test_an_interface_may_have_options_of_its_device() -> None:
+    nic = Nic("tap", mac="52:54:00:00:00:09", options=("rx_queue_size=1024",))
+    words = argv(msgspec.structs.replace(MACHINE, nics=(nic,)), HERE)
+    assert "virtio-net-pci,netdev=net0,mac=52:54:00:00:00:09,rx_queue_size=1024" in words
+
+
 def test_kvm_gives_the_hosts_processor_and_emulation_the_one_that_is_asked_for() -> None:
     emulated = argv(msgspec.structs.replace(MACHINE, cpu="max,-smap"), HERE)
     assert after(emulated, "-cpu") == ["max,-smap"]
