@@ -19,11 +19,13 @@ from rich.status import Status
 from xenflow.cli import output
 from xenflow.errors import ConfigError
 from xenflow_lab import teardown
+from xenflow_lab.attach import attach
 from xenflow_lab.command import environment
 from xenflow_lab.lab import Lab, Overrides, Say, only_lab
 from xenflow_lab.paths import lab_names
 from xenflow_lab.status import LabState, observe
 from xenflow_lab.topology import Controller
+from xenflow_lab.xen.lab import XenLab
 
 EXIT_NO: int = 1
 
@@ -40,16 +42,27 @@ def lab() -> None:
 @click.option("--controller", type=click.Choice([item.value for item in Controller]), help="Instead of the file's.")
 @click.option("--mode", type=click.Choice(["proactive", "reactive"]), help="Instead of the file's.")
 @click.option("--vms", is_flag=True, help="Routers as virtual machines of QEMU and libvirt; the image is built once.")
+@click.option("--xen", is_flag=True, help="Nodes as emulated Xen hosts, routers as their guests; made once, saved.")
 @click.option("--wait", is_flag=True, help="Return only when the app has all that it knows installed.")
 def up(
-    topology: Path, name: str, without_xenflow: bool, controller: str | None, mode: str | None, vms: bool, wait: bool
+    topology: Path,
+    name: str,
+    without_xenflow: bool,
+    controller: str | None,
+    mode: str | None,
+    vms: bool,
+    xen: bool,
+    wait: bool,
 ) -> None:
     """Build the lab that TOPOLOGY (TOML, see docs/lab.md) describes."""
     signal.signal(signal.SIGTERM, _terminated)
+    if vms and xen:
+        raise ConfigError(["--vms and --xen: one of them; with --xen routers are virtual machines already, of Xen"])
     overrides = Overrides(Controller(controller) if controller else None, mode or "")
+    kind: type[Lab] = XenLab if xen else Lab
     with _progress() as say:
         began = time.monotonic()
-        built = Lab(topology, name, overrides=overrides, with_xenflow=not without_xenflow, vms=vms, say=say)
+        built = kind(topology, name, overrides=overrides, with_xenflow=not without_xenflow, vms=vms, say=say)
         built.up()
         if wait:
             say("flows")
@@ -80,7 +93,7 @@ def execute(name: str, who: str, command: tuple[str, ...]) -> None:
     """Run COMMAND on the machine WHO, with its own network, /run and host name; its exit code is this one's."""
     _need_root()
     words = command[1:] if command[0] == "--" else command
-    argv = Lab.attach(name or only_lab()).enter_argv(who, words, os.getcwd())
+    argv = attach(name or only_lab()).enter_argv(who, words, os.getcwd())
     sys.stdout.flush()
     os.execvpe(argv[0], argv, environment())
 
@@ -91,7 +104,7 @@ def execute(name: str, who: str, command: tuple[str, ...]) -> None:
 def status(name: str | None, as_json: bool) -> None:
     """Show machines and processes of a lab; exit code 1 if something is missing."""
     _need_root()
-    state = observe(Lab.attach(name or only_lab()))
+    state = observe(attach(name or only_lab()))
     if as_json:
         output.print_json({**msgspec.to_builtins(state), "healthy": state.healthy})
     else:
@@ -116,7 +129,7 @@ def move(machine: str, target: str | None, to: str, freeze: float, name: str) ->
         raise ConfigError(["say the node to move to, once: xenflow lab move MACHINE --to NODE"])
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # also for the tools that do a move's steps
-    Lab.attach(name or only_lab()).move(
+    attach(name or only_lab()).move(
         machine, to, freeze, _print_percent, lambda wait_s: signal.sigtimedwait(signals, wait_s) is not None
     )
 

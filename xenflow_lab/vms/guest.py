@@ -11,6 +11,7 @@ import io
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from xenflow.identity import Identity
@@ -43,9 +44,14 @@ _CLIENT: Final = f"#!/bin/sh\nexec xenflow-client --config /{SETTINGS}/client.to
 _NO_CLIENT: Final = "#!/bin/sh\nexec sleep infinity\n"
 
 
-def disk(plan: Plan, paths: Paths, router: Machine, *, with_client: bool = True) -> bytes:
-    """Return the disk of `router`. Reads its certificates, if it is to have a client."""
-    files = {**_network(plan, router), **_routing(router)}
+Files = Mapping[str, tuple[str, int]]
+"""Path: content, mode."""
+NO_FILES: Final[Files] = MappingProxyType({})
+
+
+def disk(plan: Plan, paths: Paths, router: Machine, *, with_client: bool = True, more: Files = NO_FILES) -> bytes:
+    """Return the disk of `router`, with `more` files. Reads its certificates, if it is to have a client."""
+    files = {**_network(plan, router), **_routing(router), **more}
     files[f"{HERE}/client"] = (_CLIENT if with_client else _NO_CLIENT, 0o755)
     if with_client:
         certificates = programs.certificates(paths, Identity(Role.ROUTER, router.name))
@@ -84,8 +90,8 @@ def _routing(router: Machine) -> dict[str, tuple[str, int]]:
     return {run: (_NOTHING, 0o755)}
 
 
-def _packed(files: Mapping[str, tuple[str, int]]) -> bytes:
-    """Return a tar file of these (path: content, mode), filled up with zeros to whole blocks."""
+def _packed(files: Files) -> bytes:
+    """Return a tar file of these, filled up with zeros to whole blocks."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path, (text, mode) in files.items():

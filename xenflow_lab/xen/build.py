@@ -28,14 +28,15 @@ if TYPE_CHECKING:
 NICENESS: Final = 5
 BOOT_TIMEOUT_S: Final = 1200.0
 CREATE_TIMEOUT_S: Final = 600.0
-SETTLE_TIMEOUT_S: Final = 900.0
 SNAPSHOT: Final = "ready"
 
 
 def build(lab: XenLab) -> None:
     """Bring up everything of `lab`, whose state directory is there."""
-    host_image, router_image = lab.routers.images or images.build()
-    kept = keep.find(lab, (host_image, router_image))
+    found = lab.routers.images or images.build()
+    kept = keep.find(lab, *found)
+    if why := kept.why_anew():
+        lab.say(f"saved hosts: {why}; making hosts (a second start will take seconds)")
     lab.say("namespaces")
     namespaces.make_spaces(lab)
     lab.say("cables")
@@ -48,20 +49,39 @@ def build(lab: XenLab) -> None:
     if lab.with_xenflow:
         namespaces.start_controller(lab)
     namespaces.start_routing(lab)
-    if not kept.ready:
-        kept.begin(lab.paths.pki)
-        create_hosts(lab, kept, host_image, router_image)
-    lab.note_hosts({machine.name: kept.host(machine.name) for machine in lab.built.of_kind(Kind.NODE)})
-    start_hosts(lab, SNAPSHOT if kept.ready else "")
-    if not kept.ready:
-        start_routers(lab)
+    if not kept.ready or not resume_hosts(lab, kept):
+        make_hosts(lab, kept, *found)
+
+
+def resume_hosts(lab: XenLab, kept: keep.Kept) -> bool:
+    """Let the hosts go on from where they were saved; false if QEMU cannot, say another version of it."""
+    lab.note_hosts(kept)
+    try:
+        start_hosts(lab, SNAPSHOT)
+    except LabError as error:
+        if all(host.alive for host in lab.hosts.values()):
+            raise
+        lab.say(f"saved hosts: QEMU does not go on from there ({str(error).splitlines()[0]}); making them anew")
+        for host in lab.hosts.values():
+            host.kill()
+        return False
+    return True
+
+
+def make_hosts(lab: XenLab, kept: keep.Kept, host_image: Image, router_image: Image) -> None:
+    """Make, boot and save the hosts, with the routers running in them and everything in sync."""
+    kept.begin(lab.paths.pki)
+    create_hosts(lab, kept, host_image, router_image)
+    lab.note_hosts(kept)
+    start_hosts(lab, "")
+    start_routers(lab)
+    if lab.with_xenflow:
         lab.say("waiting until everything is in sync")
-        if lab.with_xenflow:
-            lab.wait_settled(SETTLE_TIMEOUT_S)
-        lab.say("saving the hosts, for the next start")
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda host: host.save(SNAPSHOT), lab.hosts.values()))
-        kept.finish()
+        lab.wait_settled()
+    lab.say("saving the hosts, for the next start")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda host: host.save(SNAPSHOT), lab.hosts.values()))
+    kept.finish()
 
 
 def make_fabric(lab: XenLab) -> None:
@@ -82,10 +102,11 @@ def create_hosts(lab: XenLab, kept: keep.Kept, host_image: Image, router_image: 
     """Make the hosts' machines, each with what its Dom0 has of its own."""
     keys = _ssh_keys(kept.directory)
     plan = lab.built
-    kernel = _kernel_version(router_image)
+    kernel = images.kernel_version(router_image)
+    entrance = guest.entrance(*keys)
     guests: own.Files = {}
     for router in plan.of_kind(Kind.ROUTER):
-        disk = vms.disk(plan, lab.paths, router, with_client=lab.with_xenflow)
+        disk = vms.disk(plan, lab.paths, router, with_client=lab.with_xenflow, more=entrance)
         initrd = guest.initrd(router_image.initrd.read_bytes(), disk)
         guests[f"srv/xenflow-lab/{router.name}.initrd"] = own.File(initrd)
         guests[f"etc/xen/{router.name}.cfg"] = own.text(
@@ -139,7 +160,3 @@ def _ssh_keys(directory: Path) -> tuple[str, str]:
     path = directory / "id_ed25519"
     run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "xenflow-lab", "-f", path])
     return path.read_text(encoding="ascii"), Path(f"{path}.pub").read_text(encoding="ascii")
-
-
-def _kernel_version(built: Image) -> str:
-    return next(built.directory.joinpath("boot").glob("config-*")).name.removeprefix("config-")

@@ -12,6 +12,7 @@ from typing import Final
 
 from xenflow_lab.machines.initrd import HOOK, Entry, archive
 from xenflow_lab.plan import BRIDGE, CONTROL_BRIDGE, ControlLink, Machine, Plan, Vif
+from xenflow_lab.vms import guest as vms
 
 MEMORY_MIB: Final = 192
 DISK: Final = "/srv/xenflow-lab/router"
@@ -47,6 +48,15 @@ def configuration(plan: Plan, router: Machine, kernel: str, *, with_xenflow: boo
             "",
         ]
     )
+
+
+def entrance(private: str, public: str) -> vms.Files:
+    """Return the files by which who has the lab's key comes into a router."""
+    return {
+        "root/.ssh/authorized_keys": (public, 0o600),
+        "etc/ssh/ssh_host_ed25519_key": (private, 0o600),
+        "etc/ssh/sshd_config.d/lab.conf": ("HostKey /etc/ssh/ssh_host_ed25519_key\nUsePAM no\n", 0o644),
+    }
 
 
 def control_of(plan: Plan, router: str) -> ControlLink:

@@ -18,14 +18,13 @@ from xenflow_lab.machines.image import Image
 from xenflow_lab.move import Moved, Way
 from xenflow_lab.places import Place
 from xenflow_lab.plan import CONTROL_BRIDGE, Kind, Plan
-from xenflow_lab.topology import Routing
 from xenflow_lab.xen import guest, images
 from xenflow_lab.xen.images import MIGRATION_PORT
 
 if TYPE_CHECKING:
     from xenflow_lab.xen.lab import XenLab
 
-MOVE_TIMEOUT_S: Final = 1800.0
+MOVE_TIMEOUT_S: Final = 3600.0
 _TOOLS: Final = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
@@ -50,14 +49,12 @@ class Guests:
             if shutil.which(tool, path=environment()["PATH"]) is None
         ]
         found += [f"host {host.name!r}: not on Xen hosts: make it an [[outside]] machine" for host in topology.host]
-        for router in topology.router:
-            if router.routing is Routing.BIRD:
-                found.append(f'router {router.name!r}: routing = "bird" is not on the disk of Xen guests')
-        return found
+        limited = {vif.machine for vif in self._lab.built.vifs if vif.rate_mbps}
+        return found + [f"router {name!r}: rate_mbps: not with --xen; use capacity" for name in sorted(limited)]
 
     def prepare(self) -> None:
         """Build the images, or find them in the cache."""
-        self._lab.say("images")
+        self._lab.say("packages and images (minutes, the first time)")
         self.images = images.build()
 
     def cabled(self, plan: Plan) -> Plan:
@@ -106,17 +103,14 @@ class Guests:
         if source == target:
             raise ConfigError([f"{machine!r} is on {target} already"])
         began = time.monotonic()
-        words = [
-            "xl",
-            "migrate",
-            "-s",
-            "",
-            machine,
-            f"socat - TCP:{self._lab.built.management[target]}:{MIGRATION_PORT}",
-        ]
-        self._lab.hosts[source].check(words, timeout_s=MOVE_TIMEOUT_S)
+        self.migrate(machine, source, target)
         way.on_progress(100)
         return Moved(machine, source, target, began, time.monotonic())
+
+    def migrate(self, machine: str, source: str, target: str) -> None:
+        """Run `xl migrate` on the host `source`. Raises LabError."""
+        receiver = f"socat - TCP:{self._lab.built.management[target]}:{MIGRATION_PORT}"
+        self._lab.hosts[source].check(["xl", "migrate", "-s", "", machine, receiver], timeout_s=MOVE_TIMEOUT_S)
 
     def destroy(self, machine: str) -> None:
         """Destroy one."""

@@ -34,6 +34,13 @@ _HOST_PACKAGES: Final = (
 )
 _EXT4: Final = ("crc32c_generic", "ext4")
 _ROUTER_MODULES: Final = ("xen-blkfront", "xen-netfront", "overlay")
+_SSHD: Final = "/usr/local/sbin/xenflow-xen-sshd"
+_SSHD_SCRIPT: Final = """\
+#!/bin/sh
+# Lets Dom0 in, which has the key: there is no agent of QEMU in a guest of Xen.
+mkdir -p /run/sshd
+exec /usr/sbin/sshd -D -e >/dev/console 2>&1
+"""
 _QUIET: Final = "systemctl mask -q " + " ".join(
     [
         *("apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "fstrim.timer"),
@@ -104,6 +111,11 @@ def pick(directory: Path, names: Iterable[str]) -> tuple[Path, ...]:
     return tuple(path for name in names for path in sorted(directory.glob(f"{name}_*.deb")))
 
 
+def kernel_version(built: Image) -> str:
+    """Return the version of an image's kernel, as its files are named."""
+    return next(built.directory.joinpath("boot").glob("config-*")).name.removeprefix("config-")
+
+
 def host(debs: Path) -> Recipe:
     """Return the recipe of a Xen host's disk, with our packages in the directory `debs`."""
     return Recipe(
@@ -136,5 +148,12 @@ def host(debs: Path) -> Recipe:
 
 
 def router(debs: Path) -> Recipe:
-    """Return the recipe of the routers' disk: that of `vms`, with Xen's drivers in its initial RAM disk."""
-    return dataclasses.replace(vms.recipe(pick(debs, ROUTER_DEBS)), name="xen-router", modules=_ROUTER_MODULES)
+    """Return the recipe of the routers' disk: that of `vms` with Xen's drivers in its initial RAM disk, and ssh."""
+    common = vms.recipe(pick(debs, ROUTER_DEBS))
+    return dataclasses.replace(
+        common,
+        name="xen-router",
+        modules=_ROUTER_MODULES,
+        packages=(*common.packages, "openssh-server"),
+        files={**common.files, "/etc/inittab": f"{vms.INITTAB}::respawn:{_SSHD}\n", _SSHD: _SSHD_SCRIPT},
+    )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from xenflow_lab import operator
 from xenflow_lab.command import LabError
 from xenflow_lab.lab import Lab
 from xenflow_lab.machines.machine import Machine as Emulated
-from xenflow_lab.plan import Kind
-from xenflow_lab.xen import build
+from xenflow_lab.plan import BRIDGE, Kind
+from xenflow_lab.xen import build, logs
 from xenflow_lab.xen.guests import Guests
+from xenflow_lab.xen.keep import Kept
+
+SETTLE_S: Final = 1200.0
+"""Emulated hosts are slow, above all on a machine that does other things beside."""
+ANSWER_S: Final = 300.0
 
 
 class XenLab(Lab):
@@ -24,16 +31,23 @@ class XenLab(Lab):
         return Guests(self)
 
     def _build(self) -> None:
-        build.build(self)
+        try:
+            build.build(self)
+        except LabError:
+            for host in self.hosts.values():  # the lab goes down now; their directories stay until the next start
+                if host.alive:
+                    self.say(f"log: {logs.write(host)}")
+            raise
 
     @property
     def hosts(self) -> dict[str, Emulated]:
         """The machine of each node, by its name; empty before they are made."""
         return {name: Emulated(Path(directory)) for name, directory in self.record.hosts.items()}
 
-    def note_hosts(self, directories: dict[str, Path]) -> None:
+    def note_hosts(self, kept: Kept) -> None:
         """Keep where the hosts' machines are."""
-        self.record.hosts = {name: str(directory) for name, directory in directories.items()}
+        nodes = self.built.of_kind(Kind.NODE)
+        self.record.hosts = {machine.name: str(kept.host(machine.name)) for machine in nodes}
         self._save()
 
     def enter_argv(self, who: str, argv: Sequence[str | Path], directory: str = "") -> list[str]:
@@ -43,8 +57,22 @@ class XenLab(Lab):
             return super().enter_argv(who, argv, directory)
         if found.kind is Kind.ROUTER:
             return self.routers.enter_argv(who, argv, directory)
+        if who not in self.record.hosts:
+            raise LabError(f"{who} is not made yet")
         words = [str(word) for word in argv]
         return [sys.executable, "-m", "xenflow_lab.xen.enter", self.record.hosts[who], "--", *words]
+
+    def run(
+        self,
+        who: str,
+        argv: Sequence[str | Path],
+        *,
+        timeout_s: float = ANSWER_S,
+        check: bool = False,
+        stdin: str | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on a machine and return its result; it reads nothing of what this process could read."""
+        return super().run(who, argv, timeout_s=timeout_s, check=check, stdin=stdin or "")
 
     def is_up(self, who: str) -> bool:
         """Whether a machine is there."""
@@ -54,8 +82,26 @@ class XenLab(Lab):
     def awaited(self) -> list[str]:
         """Return what keeps the lab from having settled; empty if every flow of every router is installed."""
         ended = [f"{name} does not run" for name, host in self.hosts.items() if not host.alive]
+        ended += [f"{process.command.role} on {process.command.who} does not run" for process in self._ended()]
         nodes, routers = (len(self.built.of_kind(kind)) for kind in (Kind.NODE, Kind.ROUTER))
         try:
             return ended + operator.missing(self.app_status(), nodes, routers)
         except LabError as error:
             return [*ended, str(error)]
+
+    def wait_settled(self, timeout_s: float = SETTLE_S) -> None:
+        """Return once the app has everything that it knows installed. Raises LabError, saying what is missing."""
+        super().wait_settled(timeout_s)
+
+    def ofctl(self, node: str, command: str, *words: str) -> str:
+        """Run ovs-ofctl on the bridge of a node's Dom0 and return its output. Raises LabError."""
+        return self.hosts[node].check(["ovs-ofctl", "-O", "OpenFlow10", command, BRIDGE, *words], timeout_s=ANSWER_S)
+
+    def appctl(self, node: str, *words: str) -> str:
+        """Run ovs-appctl in a node's Dom0 and return its output. Raises LabError."""
+        return self.hosts[node].check(["ovs-appctl", *words], timeout_s=ANSWER_S)
+
+    def vsctl(self, node: str, *words: str, wait: bool = True) -> str:
+        """Run one ovs-vsctl transaction in a node's Dom0 and return its output. Raises LabError."""
+        options = ["--timeout=240"] if wait else ["--timeout=240", "--no-wait"]
+        return self.hosts[node].check(["ovs-vsctl", *options, *words], timeout_s=ANSWER_S)

@@ -130,6 +130,13 @@ def files(
         found["etc/xenflow/server.toml"] = text(toml.encode(programs.overlay(settings, plan.topology.server)))
         found["etc/xenflow/definitions.d/lab.toml"] = text(toml.encode(programs.definitions(plan, node.name)))
         found |= {f"etc/xenflow/node/{name}": File(content, 0o600) for name, content in tls.items()}
+    if tls and plan.topology.has_queues:
+        shaping = {
+            **programs.qos_settings(plan, _NOWHERE, node.name),
+            "state": "/var/lib/xenflow/qos",
+            "frame_bytes": 0,
+        }
+        found["etc/xenflow/qos.toml"] = text(toml.encode(programs.overlay(shaping, plan.topology.qos)))
     return found | _network(plan, node.name)
 
 

@@ -7,6 +7,7 @@ import tomllib
 import zlib
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from xenflow_lab.machines.image import Image
@@ -128,6 +129,23 @@ def test_queues_hold_what_emulation_delays(lab: Plan) -> None:
     units = {Path(path).stem for path in recipe.files if path.endswith(".service")}
     (enabled,) = (line.split()[3:] for line in recipe.commands if line.startswith("systemctl enable"))
     assert units <= set(enabled)
+
+
+def test_dom0_shapes_what_was_hired(lab: Plan) -> None:
+    assert "etc/xenflow/qos.toml" not in files(lab, "n1")
+    trunk = msgspec.structs.replace(lab.topology.trunk[0], capacity="20Mbit")
+    hired = plan(msgspec.structs.replace(lab.topology, trunk=(trunk,)), "t")
+    settings = tomllib.loads(files(hired, "n1")["etc/xenflow/qos.toml"])
+    assert (settings["state"], settings["frame_bytes"]) == ("/var/lib/xenflow/qos", 0)
+
+
+def test_dom0_comes_into_its_guests_with_the_labs_key() -> None:
+    found = guest.entrance("private", "public")
+    assert found["root/.ssh/authorized_keys"] == ("public", 0o600)
+    recipe = images.router(Path("/nowhere"))
+    assert "openssh-server" in recipe.packages
+    (line,) = (line for line in recipe.files["/etc/inittab"].splitlines() if "sshd" in line)
+    assert line.rpartition(":")[2] in recipe.files
 
 
 def test_units_are_wanted_by_links() -> None:
