@@ -20,13 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import msgspec
 
-mpl.use("Agg")
-
-from matplotlib import pyplot as plt
-
+from bench import plots
 from xenflow.answers import MigrationStatus
 from xenflow_lab import operator, stations
 from xenflow_lab.command import LabError, wait_until
@@ -130,8 +126,8 @@ def measure(lab: Lab, variant: str, moves: int = MOVES) -> Trial:
             report = receiver.end(10)
     finally:
         pings.send_signal(signal.SIGINT)
-        answers = [float(text) - began for text in _ANSWER.findall(pings.communicate(timeout=10)[0])]
-    return _trial(variant, sent, report, [_with_silence(move, answers) for move in seen])
+        answers = answered(pings.communicate(timeout=10)[0], began)
+    return _trial(variant, sent, report, [with_silence(move, answers) for move in seen])
 
 
 def _trial(variant: str, sent: int, report: dict[str, Any], moves: list[Move]) -> Trial:
@@ -178,7 +174,12 @@ def _order(lab: Lab, target: str) -> None:
         raise LabError(f"migration of {ROUTER} to {target} has {found.state}: {found.error}")
 
 
-def _with_silence(move: Move, answers: Sequence[float]) -> Move:
+def answered(text: str, began: float) -> list[float]:
+    """Return when answers came, in seconds since `began`, by what `ping -D` has printed."""
+    return [float(at) - began for at in _ANSWER.findall(text)]
+
+
+def with_silence(move: Move, answers: Sequence[float]) -> Move:
     """Return the move with the longest gap between two answers, of those that reach into it."""
     pairs = itertools.pairwise(answers)
     gaps = [after - before for before, after in pairs if after > move.begun_s and before < move.done_s]
@@ -187,33 +188,14 @@ def _with_silence(move: Move, answers: Sequence[float]) -> Move:
 
 def draw(trials: Sequence[Trial], out: Path = OUT) -> None:
     """Draw each trial in a panel of its own, and write its samples beside."""
-    out.mkdir(parents=True, exist_ok=True)
-    figure, grid = plt.subplots(len(trials), 1, figsize=(9, 3.1 * len(trials)), squeeze=False)
-    for (axes,), trial, color in zip(grid, trials, ("#1f5fa8", "#d9730d"), strict=False):
-        seconds = [INTERVAL_S * (number + 0.5) for number in range(len(trial.received_pps))]
-        axes.plot(seconds[:-1], trial.received_pps[:-1], color=color, linewidth=1.3)
-        for move in trial.moves:
-            axes.axvspan(move.begun_s, move.done_s, color="grey", alpha=0.2, linewidth=0)
-        away = max(move.silent_s for move in trial.moves)
-        axes.set_title(
-            f"{trial.variant}: {trial.lost:,} of {trial.sent:,} packets lost in {len(trial.moves)} live migrations; "
-            f"the machine was away for up to {away:.1f} s each",
-            fontsize=10,
-        )
-        axes.set_ylabel("received (packets/s)")
-        axes.set_ylim(bottom=0, top=trial.rate_pps * 1.25)
-        axes.grid(alpha=0.3, linewidth=0.5)
-    grid[-1][0].set_xlabel("time (s); grey: from the order of a migration to its end")
-    figure.suptitle("Figure 3(c), native: a router in a QEMU machine is live-migrated by libvirt")
-    figure.tight_layout()
-    for suffix in (".png", ".svg"):
-        figure.savefig(out / f"figure3c_native{suffix}", dpi=130)
-    plt.close(figure)
-    _write(trials, out)
+    title = "Figure 3(c), native: a router in a QEMU machine is live-migrated by libvirt"
+    plots.draw_moves(trials, title, out / "figure3c_native", INTERVAL_S)
+    write(trials, out / "figure3c_native.csv")
 
 
-def _write(trials: Sequence[Trial], out: Path) -> None:
-    with (out / "figure3c_native.csv").open("w", encoding="utf-8", newline="") as file:
+def write(trials: Sequence[Trial], path: Path) -> None:
+    """Write one line for each move."""
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["variant", "move", "ordered_s", "done_s", "stopped_s", "silent_s", "sent", "lost", "doubled"])
         for trial in trials:

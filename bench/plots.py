@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
@@ -17,6 +17,9 @@ from matplotlib.ticker import FuncFormatter
 
 from bench import delay, histories, interruption, isolation, sharing
 from bench.figure import mean_and_interval
+
+if TYPE_CHECKING:
+    from bench.interruption_vms import Trial
 
 _DELAY_LOOKS = {
     delay.ISOLATED: ("#1f5fa8", "o", "Isolated (XenFlow)"),
@@ -140,6 +143,31 @@ def draw_interruption(found: Sequence[interruption.Round], timeline: interruptio
     )
     figure.tight_layout()
     save(figure, out / "figure3c")
+
+
+def draw_moves(trials: Sequence[Trial], title: str, stem: Path, interval_s: float) -> None:
+    """Draw real live migrations of a router: the packets that are received, a panel for each trial."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    figure, grid = plt.subplots(len(trials), 1, figsize=(9, 3.1 * len(trials)), squeeze=False)
+    for (axes,), trial, color in zip(grid, trials, ("#1f5fa8", "#d9730d"), strict=False):
+        seconds = [interval_s * (number + 0.5) for number in range(len(trial.received_pps))]
+        axes.plot(seconds[:-1], trial.received_pps[:-1], color=color, linewidth=1.3)
+        for move in trial.moves:
+            axes.axvspan(move.begun_s, move.done_s, color="grey", alpha=0.2, linewidth=0)
+        away = max(move.silent_s for move in trial.moves)
+        count = len(trial.moves)
+        axes.set_title(
+            f"{trial.variant}: {trial.lost:,} of {trial.sent:,} packets lost in {count} live "
+            f"migration{'s' if count > 1 else ''}; the machine was away for up to {away:.1f} s",
+            fontsize=10,
+        )
+        axes.set_ylabel("received (packets/s)")
+        axes.set_ylim(bottom=0, top=trial.rate_pps * 1.25)
+        axes.grid(alpha=0.3, linewidth=0.5)
+    grid[-1][0].set_xlabel("time (s); grey: from the order of a migration to its end")
+    figure.suptitle(title)
+    figure.tight_layout()
+    save(figure, stem)
 
 
 def draw_sharing(found: Sequence[sharing.Round], out: Path) -> None:
