@@ -13,7 +13,7 @@ ROUNDS := 10
 UNIT := $(wildcard tests/unit tests/fuzz tests/scenarios)
 SUITES := $(wildcard tests/contract) $(if $(POX_HOME),$(wildcard tests/pox)) $(wildcard tests/lab)
 
-.PHONY: demo test check lint bench figures test-pox test-kernel test-vms deb clean
+.PHONY: demo test check lint bench figures test-pox test-kernel test-vms test-xen deb clean
 
 demo: ## a lab in action: `make demo [CONTROLLER=pox]`
 	@deploy/dev/bootstrap lab
@@ -59,6 +59,10 @@ test-kernel: ## the kernel's datapath, and our packages under systemd, in an emu
 test-vms: ## routers as virtual machines, half an hour; logs stay in build/vms if it fails
 	@deploy/dev/bootstrap vms
 	@XENFLOW_VMS=1 $(BIN)/pytest -s tests/vms/test_network.py tests/vms/test_migration.py tests/vms/test_hypervisor.py
+
+test-xen: ## two emulated Xen hosts: migrations by Xen, upgrade, reboot; an hour, more the first time; logs of a failure in build/xen
+	@deploy/dev/bootstrap vms
+	@XENFLOW_XEN=1 $(BIN)/pytest -s -o faulthandler_timeout=7200 tests/xen
 
 deb: ## Debian packages in dist/
 	@deploy/dev/bootstrap check

@@ -41,6 +41,8 @@ def _absent() -> dict[str, str]:
         absent["pox"] = "needs POX: set POX_HOME"
     if "XENFLOW_VMS" not in os.environ:
         absent["vms"] = "emulates virtual machines for half an hour: make test-vms"
+    if "XENFLOW_XEN" not in os.environ:
+        absent["xen"] = "emulates two Xen hosts for an hour: make test-xen"
     if "root" in absent:
         absent["lab"] = absent["root"]
     return absent

@@ -13,7 +13,7 @@ from xenflow.answers import Status
 from xenflow.channel import connect
 from xenflow.errors import RemoteProtocolError
 from xenflow.wire import VERSION, Answer, Hello, Query, Role
-from xenflow_lab.command import LabError
+from xenflow_lab.command import PATIENCE, LabError
 
 ANSWER_TIMEOUT_S: Final = 15.0
 
@@ -21,7 +21,7 @@ ANSWER_TIMEOUT_S: Final = 15.0
 def ask(socket: Path, what: str, arguments: dict[str, str] | None = None) -> bytes:
     """Return the app's answer to a question, as JSON. Raises LabError if it has none or cannot be reached."""
     try:
-        return asyncio.run(asyncio.wait_for(_ask(socket, Query(1, what, arguments or {})), ANSWER_TIMEOUT_S))
+        return asyncio.run(asyncio.wait_for(_ask(socket, Query(1, what, arguments or {})), ANSWER_TIMEOUT_S * PATIENCE))
     except (OSError, TimeoutError, RemoteProtocolError) as error:
         raise LabError(f"the app at {socket} does not answer: {error or type(error).__name__}") from error
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from xenflow_lab.xen.lab import XenLab
 
 NICENESS: Final = 5
-BOOT_TIMEOUT_S: Final = 1200.0
+BOOT_TIMEOUT_S: Final = 2400.0
 CREATE_TIMEOUT_S: Final = 600.0
 SNAPSHOT: Final = "ready"
 

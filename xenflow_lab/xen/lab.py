@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from xenflow_lab import operator
-from xenflow_lab.command import LabError
+from xenflow_lab.command import LabError, wait_until
 from xenflow_lab.lab import Lab
 from xenflow_lab.machines.machine import Machine as Emulated
 from xenflow_lab.plan import BRIDGE, Kind
@@ -20,6 +21,7 @@ from xenflow_lab.xen.keep import Kept
 SETTLE_S: Final = 1200.0
 """Emulated hosts are slow, above all on a machine that does other things beside."""
 ANSWER_S: Final = 300.0
+POLL_S: Final = 1.0
 
 
 class XenLab(Lab):
@@ -34,10 +36,16 @@ class XenLab(Lab):
         try:
             build.build(self)
         except LabError:
-            for host in self.hosts.values():  # the lab goes down now; their directories stay until the next start
-                if host.alive:
-                    self.say(f"log: {logs.write(host)}")
+            self._keep_logs()
             raise
+
+    def _keep_logs(self) -> None:
+        """Write what was logged beside the hosts: the lab goes down, their directories stay until the next start."""
+        for host in self.hosts.values():
+            if host.alive:
+                logs.write(host)
+            shutil.copytree(self.paths.state / "log", host.directory.parent / "log", dirs_exist_ok=True)
+            self.say(f"log: {host.directory}")
 
     @property
     def hosts(self) -> dict[str, Emulated]:
@@ -88,6 +96,12 @@ class XenLab(Lab):
             return ended + operator.missing(self.app_status(), nodes, routers)
         except LabError as error:
             return [*ended, str(error)]
+
+    def wait_until(
+        self, condition: Callable[[], bool], timeout_s: float = ANSWER_S, what: str = "the condition"
+    ) -> None:
+        """Return once `condition` is true: asked seldom, to leave the processors to the hosts. Raises LabError."""
+        wait_until(condition, timeout_s, what, POLL_S)
 
     def wait_settled(self, timeout_s: float = SETTLE_S) -> None:
         """Return once the app has everything that it knows installed. Raises LabError, saying what is missing."""

@@ -1,0 +1,110 @@
+"""What is asked of emulated Xen hosts: where a guest is, what is defined, how OSPF sees it from outside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.interruption_xen import NODES, ROUTER
+from tests.lab import moving
+from xenflow_lab.command import LabError
+from xenflow_lab.machines.machine import Machine
+from xenflow_lab.plan import CONTROLLER
+from xenflow_lab.programs import program
+from xenflow_lab.xen import images
+from xenflow_lab.xen.lab import ANSWER_S, XenLab
+
+NEIGHBOR = "neighbor"
+ADJACENT_S = 600.0
+INSTALL_S, BOOT_S = 1200.0, 2400.0
+PING_S = 30.0
+"""A question that the reboot swallows has no answer: it is asked again."""
+
+
+def adjacency_s(lab: XenLab) -> float:
+    """Return for how long the router's neighbor outside has been fully adjacent to it; 0 if it is not."""
+    done = lab.run(NEIGHBOR, ["vtysh", "-c", "show ip ospf neighbor json"], check=True)
+    entries = [entry for found in json.loads(done.stdout)["neighbors"].values() for entry in found]
+    if len(entries) != 1:
+        return 0.0
+    (entry,) = entries
+    if not str(entry.get("nbrState", entry.get("state", ""))).startswith("Full"):
+        return 0.0
+    return float(entry["upTimeInMsec"] if "upTimeInMsec" in entry else entry["lastPrgrsvChangeMsec"]) / 1e3
+
+
+def await_adjacency(lab: XenLab) -> None:
+    """Return once OSPF is full, and what it has brought is installed."""
+    lab.wait_until(lambda: adjacency_s(lab) > 0, ADJACENT_S, "OSPF's adjacency")
+    lab.wait_settled()
+
+
+def domains(lab: XenLab, node: str) -> set[str]:
+    """Return the names of the guests that run on a host, by Xen."""
+    shown = json.loads(lab.hosts[node].check(["xl", "list", "-l"], timeout_s=ANSWER_S))
+    return {entry["config"]["c_info"].get("name", "") for entry in shown if entry["domid"]}
+
+
+def assert_settled_at(lab: XenLab, node: str) -> None:
+    """The router is on `node` and nowhere else, for Xen, the app and the switches; everything of it is installed."""
+    lab.wait_settled()
+    assert moving.node_of(lab, ROUTER) == node
+    assert {name: ROUTER in domains(lab, name) for name in NODES} == {name: name == node for name in NODES}
+    moving.assert_as_wanted(lab)
+    status = lab.app_status()
+    assert {one.name for one in status.nodes} == set(NODES)
+    assert [(one.name, one.node, one.in_sync) for one in status.routers] == [(ROUTER, node, True)]
+    assert not status.alarms
+
+
+def shown_status(lab: XenLab) -> str:
+    """Return what `xenflow status` prints for an operator. Raises CalledProcessError."""
+    return lab.run(CONTROLLER, [program("xenflow"), "status"], check=True).stdout
+
+
+def properties(host: Machine, unit: str, *names: str) -> dict[str, str]:
+    """Return what systemd says of a unit."""
+    words = ["systemctl", "show", unit, *(f"--property={name}" for name in names)]
+    return dict(line.split("=", 1) for line in host.check(words, timeout_s=ANSWER_S).splitlines())
+
+
+def definitions(host: Machine) -> dict[str, object]:
+    """Return what is defined on a host: by its operator's files, and by what the controller has handed over."""
+    found: dict[str, object] = {}
+    listed = host.shell("find /etc/xenflow /var/lib/xenflow/routers -name '*.toml' -o -name '*.json'")
+    for path in listed.split():
+        content = host.agent.get(path).decode()
+        found[path] = json.loads(content)["router"] if path.endswith(".json") else content
+    return found
+
+
+def versions(host: Machine) -> set[str]:
+    """Return the versions of our packages on a host, all of them installed."""
+    words = ["dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}\n", *images.HOST_DEBS]
+    return set(host.check(words, timeout_s=ANSWER_S).splitlines())
+
+
+def install(host: Machine, debs: Sequence[Path]) -> None:
+    """Install packages by apt, as an operator does."""
+    for deb in debs:
+        host.agent.put(f"/root/debs/{deb.name}", deb.read_bytes())
+    names = " ".join(f"/root/debs/{deb.name}" for deb in debs)
+    options = "-y -q --no-install-recommends -o Dpkg::Use-Pty=0"
+    host.shell(f"DEBIAN_FRONTEND=noninteractive apt-get {options} install {names} </dev/null", timeout_s=INSTALL_S)
+
+
+def reboot(lab: XenLab, node: str) -> None:
+    """Reboot a host as its administrator does, and return once systemd has started everything again."""
+    host = lab.hosts[node]
+    boot = host.check(["cat", "/proc/sys/kernel/random/boot_id"])
+    host.run(["systemctl", "--no-block", "reboot"])
+
+    def is_back() -> bool:
+        try:
+            return host.agent.ping(PING_S) and host.check(["cat", "/proc/sys/kernel/random/boot_id"]) != boot
+        except LabError:
+            return False
+
+    lab.wait_until(is_back, BOOT_S, f"{node} after its reboot")
+    assert host.wait_booted(BOOT_S) == "running"
