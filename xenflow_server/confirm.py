@@ -6,8 +6,9 @@ two rounds are waited for, and a `nudge` makes them begin at once. It is a JSON-
 needs no library. Who asks during a round has the next two; the first of them is the second one of who asked before.
 
 A nudge makes another round follow, in which every cached flow is looked up anew: with 20,000 of them that takes two
-tenths of a second, and takes the processor from packets. So there is one in each round that ends, and after a long
-round there is none at first, since the next one is under way already.
+tenths of a second, and takes the processor from packets. So ovs-vswitchd is asked how long its last round took, and
+where that is long, the next nudge waits until the round that is under way has ended. How long the *answer* took says
+little: on a busy machine the question may be read after the round that the nudge beside it has caused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,13 +31,12 @@ TIMEOUT_S = 10.0
 ROUNDS = 2
 NUDGE_S = 0.01
 """How long after the question the revalidators are made to run: the question must be there first."""
-PATIENCE = 50
-"""How many times as long until they are made to run again; by then they have run by themselves."""
 LONG_S = 5 * NUDGE_S
 """A round that lasts longer was nudged while it ran."""
 AGAIN = 1.5
 """How much longer than such a round the next one may take until it is nudged, too."""
 RETRY_S = 0.5
+_DUMP = re.compile(r"dump duration *: *(\d+)ms")
 
 
 class _Reply(msgspec.Struct):
@@ -92,6 +93,8 @@ class Confirmer:
         self._confirmed = confirmed
         self._tokens: dict[int, int] = {}
         """How many rounds each must see yet."""
+        self._lasts_s = 0.0
+        """How long a round lasts, as ovs-vswitchd says."""
         self._asked = asyncio.Event()
         self._failing = False
 
@@ -114,7 +117,7 @@ class Confirmer:
                 nudge_s = NUDGE_S
             asked, seeing = self._tokens, list(self._tokens)
             try:
-                nudge_s = next_nudge(await self._round(nudge_s))
+                nudge_s = next_nudge(min(await self._round(nudge_s), self._lasts_s))
             except DataplaneError as error:
                 if not self._failing:
                     log.warning("confirm to=failing: %s", error)
@@ -147,14 +150,20 @@ class Confirmer:
         return loop.time() - began
 
     async def _keep_nudging(self, pause_s: float) -> None:
-        """Have a round begin. One nudge is enough: whatever round is under way is followed by one that knows it."""
+        """Have rounds begin, ever more seldom, until one has ended that the question was there for."""
         while True:
             await asyncio.sleep(pause_s)
-            with contextlib.suppress(OSError):  # then it takes as long as it takes
+            with contextlib.suppress(OSError, DataplaneError):  # then it takes as long as it takes
                 await nudge(self._rundir, self._bridge)
-            pause_s = max(2 * pause_s, PATIENCE * NUDGE_S)
+                self._lasts_s = round_s(await appctl(self._rundir, "upcall/show"))
+            pause_s = max(2 * pause_s, AGAIN * self._lasts_s)
 
 
-def next_nudge(round_s: float) -> float:
+def round_s(shown: str) -> float:
+    """Return how many seconds the last round took, by what ``upcall/show`` prints; 0 if it does not say."""
+    return max((int(found) / 1000 for found in _DUMP.findall(shown)), default=0.0)
+
+
+def next_nudge(took_s: float) -> float:
     """Return when to nudge in the round after one that has taken so long."""
-    return NUDGE_S if round_s <= LONG_S else AGAIN * round_s
+    return NUDGE_S if took_s <= LONG_S else AGAIN * took_s

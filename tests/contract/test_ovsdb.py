@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes.ovsdb import FakeDatabase
 from tests.private_ovsdb import BRIDGE, RealWorld
-from xenflow_server.confirm import Confirmer, appctl
+from xenflow_server.confirm import Confirmer, appctl, round_s
 from xenflow_server.view import BFD_MARK, DRAINED_MARK, MOVED_MARK, BridgeView, Database, PortView
 
 MAC = "02:00:00:00:00:01"
@@ -249,6 +249,9 @@ def test_the_daemon_confirms_that_its_revalidators_have_run(tmp_path: Path) -> N
     try:
         assert asyncio.run(appctl(tmp_path, "revalidator/wait")) == ""
         assert "revalidator/wait" in asyncio.run(appctl(tmp_path, "list-commands"))
+        shown = asyncio.run(appctl(tmp_path, "upcall/show"))
+        assert "dump duration" in shown
+        assert 0 <= round_s(shown) < 60
     finally:
         world.close()
 

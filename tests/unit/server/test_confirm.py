@@ -12,7 +12,15 @@ import pytest
 
 from xenflow.errors import DataplaneError
 from xenflow_server import confirm
-from xenflow_server.confirm import Confirmer, appctl, next_nudge
+from xenflow_server.confirm import Confirmer, appctl, next_nudge, round_s
+
+SHOWN = """netdev@ovs-netdev:
+  flows         : (current 12) (avg 20) (max 123) (limit 200000)
+  dump duration : {}ms
+  ufid enabled : true
+
+  20: (keys 5)
+"""
 
 
 class FakeDaemon:
@@ -20,7 +28,9 @@ class FakeDaemon:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.dump_ms = 1
         self.asked: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
+        self.said = asyncio.Event()
 
     async def start(self) -> None:
         (self.directory / "ovs-vswitchd.pid").write_text("77\n")
@@ -48,6 +58,9 @@ class FakeDaemon:
                 writer.close()
                 return
             answer |= {"result": "{}", "error": None}
+        elif request["method"] == "upcall/show":
+            answer |= {"result": SHOWN.format(self.dump_ms), "error": None}
+            self.said.set()
         text = json.dumps(answer).encode()
         writer.write(text[:9])
         await writer.drain()
@@ -131,6 +144,42 @@ def test_a_daemon_that_is_away_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
 def test_a_long_round_is_not_followed_by_a_nudge_at_once() -> None:
     assert next_nudge(0.001) == next_nudge(confirm.LONG_S) == confirm.NUDGE_S
     assert next_nudge(0.1) > 0.1
+
+
+def test_what_the_daemon_prints_says_how_long_a_round_takes() -> None:
+    assert round_s(SHOWN.format(137)) == 0.137
+    assert round_s("") == 0.0
+
+
+@pytest.mark.parametrize(("dump_ms", "again"), [(1, True), (60_000, False)])
+def test_an_answer_that_takes_long_is_nudged_again_unless_rounds_are_long(
+    monkeypatch: pytest.MonkeyPatch, *, dump_ms: int, again: bool
+) -> None:
+    nudged: asyncio.Queue[str] = asyncio.Queue()
+
+    async def note(_rundir: Path, bridge: str) -> None:
+        nudged.put_nowait(bridge)
+
+    monkeypatch.setattr(confirm, "nudge", note)
+    monkeypatch.setattr(confirm, "NUDGE_S", 0.001)
+
+    async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
+        daemon.dump_ms = dump_ms
+        await daemon.start()
+        confirmer.ask(1)
+        first = await daemon.wait_asked()
+        await nudged.get()
+        await daemon.said.wait()
+        if again:
+            await nudged.get()
+        else:
+            await asyncio.sleep(0.05)
+            assert nudged.empty()
+        assert confirmed.empty()
+        await daemon.let_pass(first)
+        assert await confirmed.get() == 1
+
+    tell(story)
 
 
 def test_each_round_is_nudged_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
