@@ -33,6 +33,12 @@ RING: Final = 1024
 """Descriptors for what a NIC receives, QEMU's most: so many packets may come while the emulated processor is busy."""
 QUEUE: Final = 4096
 """Packets that a queue in front of a NIC holds, in Dom0 and in its tap: emulation delays, it need not lose."""
+PATIENCE_MS: Final = 30_000
+PATIENT_BFD: Final = {"enable": "true", "min_tx": "1000", "min_rx": "1000", "mult": f"{PATIENCE_MS // 1000}"}
+"""Of the switch with its neighbors and the controller; an operator's settings, which xenflow-server leaves alone.
+
+Its own are 1.5 s for BFD. Here a processor is away for that long, and a link that is taken for dead loses packets.
+"""
 MANAGEMENT: Final = "mgmt"
 TLS: Final = {name: f"/etc/xenflow/node/{name}.pem" for name in ("ca", "certificate", "key", "crl")}
 _BRIDGE_SCRIPT: Final = "usr/local/sbin/xenflow-lab-bridge"
@@ -148,6 +154,9 @@ def _bridge(plan: Plan, node: Machine) -> str:
     """Return the script that makes the bridge with all ports and its controller in one transaction."""
     certificate = Tls(Path(TLS["key"]), Path(TLS["certificate"]), Path(TLS["ca"]))
     words = openvswitch.first_transaction(_without_guests(plan), node, certificate, datapath="system")
+    for end in plan.trunk_ends(node.name):
+        words += ["--", "set", "Interface", end.port, *(f"bfd:{key}={value}" for key, value in PATIENT_BFD.items())]
+    words += ["--", "set", "Controller", BRIDGE, f"inactivity_probe={PATIENCE_MS}"]
     return f"#!/bin/sh\nexec ovs-vsctl --timeout=900 {shlex.join(words)}\n"
 
 

@@ -46,6 +46,9 @@ def test_a_dom0_is_set_as_a_real_node_is(lab: Plan) -> None:
     assert "add-port xenbr0 t-n2" in script
     assert "add-port xenbr0 acc1" in script
     assert "vif" not in script
+    assert "set Interface t-n2 bfd:enable=true bfd:min_tx=1000 bfd:min_rx=1000 bfd:mult=30" in script
+    assert "set Interface acc1 bfd" not in script
+    assert "set Controller xenbr0 inactivity_probe=30000" in script
 
 
 def test_without_xenflow_its_bridge_is_a_learning_switch(lab: Plan) -> None:
