@@ -46,7 +46,7 @@ def _run(hosts: Sequence[Machine], router: Sequence[str] | None, words: Sequence
     if not router:
         return hosts[0].run(words, stdin=stdin, timeout_s=TIMEOUT_S)
     name, address = router
-    for host in hosts:
+    for host in (host for host in hosts if host.alive):
         if host.run(["xl", "domid", name]).code == 0:
             return host.run([*_SSH, f"root@{address}", shlex.join(words)], stdin=stdin, timeout_s=TIMEOUT_S)
     raise LabError(f"{name} runs on no host")

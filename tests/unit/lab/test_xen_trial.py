@@ -43,6 +43,45 @@ def test_a_count_is_whole_if_each_packet_has_come_once() -> None:
     assert "3 lost (2 at the receiver's socket)" in str(trial.Count(100, 3, 0, 0.1, 1.0, (), overrun=2))
 
 
+@pytest.fixture
+def link(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Hosts that carry the only rate in the list, and lose three packets of any higher one; what was tried follows."""
+    carries = [0.0]
+    dropped = drops.Drops()
+
+    def count(_lab: object, _act: object, flow: trial.Flow) -> trial.Count:
+        carries.append(flow.rate_pps)
+        lost = 0 if flow.rate_pps <= carries[0] else 3
+        dropped["n1 q2 sending"] += lost
+        return trial.Count(1000, lost, 0, 0.1, 1.0, ())
+
+    monkeypatch.setattr(trial, "count", count)
+    monkeypatch.setattr(trial, "await_traffic", lambda _lab, _flow: None)
+    monkeypatch.setattr(drops, "read", lambda _lab: drops.Drops(dropped))
+    return carries
+
+
+def test_the_highest_rate_that_loses_nothing_is_tried_twice(link: list[float]) -> None:
+    link[0] = 1200
+    assert trial.lossless(XenLab(TOPOLOGY, "t"), 4080).rate_pps == 1020
+    assert link[1:] == [4080, 2040, 1020, 1020]
+
+
+def test_hosts_that_lose_packets_by_themselves_are_no_judges(link: list[float]) -> None:
+    link[0] = 500
+    with pytest.raises(LabError, match=r"even while nothing moves.* 510 packets/s.*3 lost.*dropped: n1 q2 sending 3"):
+        trial.lossless(XenLab(TOPOLOGY, "t"), 1020)
+    assert link[1:] == [1020, 510]
+
+
+def test_packets_of_an_earlier_flow_do_not_count() -> None:
+    common = {"duplicated": 0, "longest_gap_ns": 10**9, "rates_bps": [1.0], "delay_ns": {"max": 2 * 10**9}}
+    flows = [{"received": 3, "last_ns": 10, **common}, {"received": 99, "last_ns": 20, **common}]
+    found = trial.counted(100, 7.0, {"flows": flows, "dropped_by_socket": 1})
+    assert found == trial.Count(100, 1, 0, 1.0, 7.0, (1.0,), 1, 2.0)
+    assert trial.counted(100, 7.0, {"flows": []}).lost == 100
+
+
 def test_places_where_packets_were_dropped() -> None:
     before = drops.of_links("n1", "[]") + drops.of_queues("n1/Dom0", QUEUES.replace('"drops": 4', '"drops": 1'))
     after = drops.of_links("n1", LINKS) + drops.of_queues("n1/Dom0", QUEUES) + drops.of_datapath("n1/Dom0", DATAPATH)
