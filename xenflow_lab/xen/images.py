@@ -70,7 +70,7 @@ Description=Packets go before processes that copy memory: there is one processor
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c 'for pid in $(pgrep "^ksoftirqd/"); do chrt --fifo --pid 1 "$pid"; done'
+ExecStart=/bin/sh -c 'for pid in $$(pgrep "^ksoftirqd/"); do chrt --fifo --pid 1 "$$pid"; done'
 
 [Install]
 WantedBy=multi-user.target
