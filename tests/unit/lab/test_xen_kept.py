@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import pytest
 
 from xenflow.errors import ConfigError
 from xenflow_lab import attach, paths, record
+from xenflow_lab.command import LabError
 from xenflow_lab.lab import Lab
 from xenflow_lab.machines import image
 from xenflow_lab.machines.image import Image
-from xenflow_lab.xen import keep, node
+from xenflow_lab.xen import build, keep, node
 from xenflow_lab.xen.keep import Kept
 from xenflow_lab.xen.lab import XenLab
 
@@ -124,6 +126,41 @@ def test_what_nobody_needs_goes_and_it_is_said(
     assert kept.directory.name == f"t-{key(images)}"
     assert {path.name for path in kept.directory.parent.iterdir()} == {"tt-00000000", "used-00000000"}
     assert said == ["saved hosts: made of other packages, settings or another topology; they go"]
+
+
+@dataclasses.dataclass
+class Host:
+    """A machine that runs or has ended."""
+
+    alive: bool
+
+    def kill(self) -> None:
+        self.alive = False
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_hosts_that_qemu_does_not_resume_are_made_anew(
+    alive: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that runs and is only slow is not: that would cost what was saved."""
+    said: list[str] = []
+    hosts = {"n1": Host(True), "n2": Host(alive)}
+    monkeypatch.setattr(XenLab, "hosts", hosts)
+    monkeypatch.setattr(XenLab, "note_hosts", lambda _lab, _kept: None)
+
+    def refuse(_lab: object, _snapshot: str) -> None:
+        raise LabError("n2: no snapshot 'ready'\nmore")
+
+    monkeypatch.setattr(build, "start_hosts", refuse)
+    lab = XenLab(TOPOLOGY, "t", say=said.append)
+    if alive:
+        with pytest.raises(LabError, match="no snapshot"):
+            build.resume_hosts(lab, Kept(tmp_path))
+        assert not said
+    else:
+        assert not build.resume_hosts(lab, Kept(tmp_path))
+        assert not any(host.alive for host in hosts.values())
+        assert said == ["saved hosts: QEMU does not go on from there (n2: no snapshot 'ready'); making them anew"]
 
 
 def test_a_lab_is_found_again_as_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
