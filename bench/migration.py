@@ -1,8 +1,9 @@
 """Migrations to and fro without a pause, under numbered packets: what is lost, doubled, late, and what the steps take.
 
 The router that moves has ten neighbors and 1,000 routes; its packets pass another router as well, and three trunks. The
-loads are taken one after the other; each has a baseline without migrations in the same lab, at the very same rate. A
-rate that the machine does not carry without loss while nothing moves is halved, and that is said.
+loads are taken one after the other; each has two baselines in the same lab, at the very same rate: nothing moves, and
+ports come and go at the switches as often as in the migrations. A rate that the machine does not carry without loss
+while nothing moves is halved, and that is said.
 
 For the last load each packet goes to the next of 1,000 addresses, in 21 flows of different TTL, so that the datapath of
 whichever switch routes holds 21,000 flows; its baseline empties those, as a migration meets a switch that has none yet.
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bench import network
+from bench import network, ports
 from bench.agent import Agent
 from bench.figure import Figure, figure
 from bench.moving import Steps, migrate, to_and_fro
@@ -70,10 +71,11 @@ MANY = Load("64 B, 10,000/s, 21 x 1,000 flows", 64, 10_000, 21, ROUTES)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A load without and with migrations: the receiver's reports, and the migrations' steps."""
+    """The receiver's reports of a load while nothing moves, while ports come and go, and in migrations; their steps."""
 
     load: Load
     baseline: dict[str, Any]
+    ports: dict[str, Any]
     report: dict[str, Any]
     steps: list[Steps]
 
@@ -81,6 +83,11 @@ class Run:
     def late_ms(self) -> float:
         """By how much p99.99 of the gaps within a flow is longer than without migrations."""
         return (_p9999(self.report) - _p9999(self.baseline)) / 1e6
+
+    @property
+    def ports_ratio(self) -> float:
+        """How p99.99 of the gaps compares with that when nothing but ports comes and goes."""
+        return float(_p9999(self.report) / _p9999(self.ports))
 
     @property
     def windows(self) -> float:
@@ -125,6 +132,7 @@ def of_packets(runs: list[Run], prefix: str = "mig") -> list[Figure]:
         figure(f"{prefix}_doubled", doubled, sum(doubled)),
         _highest(f"{prefix}_gap_ms", [one.report["longest_gap_ns"] / 1e6 for one in runs]),
         _highest(f"{prefix}_gap_p9999_ms", [one.late_ms for one in runs]),
+        _highest(f"{prefix}_gap_ports_ratio", [one.ports_ratio for one in runs]),
         _highest(f"{prefix}_reorder_windows", [one.windows for one in runs]),
         _highest(f"{prefix}_reorder_ms", [one.reordered_ms for one in runs]),
     ]
@@ -171,17 +179,28 @@ def measure(lab: Lab, load: Load, orders: Iterable[tuple[str, str]]) -> Run:
         print(f"    the machine does not carry that; {load.rate_pps:,.0f}/s are tried", flush=True)
     else:
         raise LabError(f"{load.name}: packets are lost at {load.rate_pps * 2:,.0f}/s while nothing moves")
+    orders = list(orders)
+    changing = {} if load.destinations else _ports(lab, load, len(orders))
     steps, cached = [], []
     with _traffic(lab, load) as report:
         for router, target in orders:
             cached.append(_cached(lab, lab.plan.machines[router].node))
             steps.append(migrate(lab, router, target))
-    one = Run(load, baseline, report, steps)
+    one = Run(load, baseline, changing, report, steps)
     print(f"    {load.name}: {len(steps)} migrations: {_shown(report)}")
     print(f"        in sync {_spread([step.sync_ms for step in steps])} ms, ", end="")
     print(f"re-pointed {_spread([step.repoint_ms for step in steps])} ms; ", end="")
     print(f"flows in the source's datapath when ordered: {_spread(cached)}", flush=True)
     return one
+
+
+def _ports(lab: Lab, load: Load, times: int) -> dict[str, Any]:
+    """Return the report of a load while as many ports as the router has come and go."""
+    vifs = sum(vif.machine == ROUTER for vif in lab.plan.vifs)
+    with _traffic(lab, load) as report:
+        ports.come_and_go(lab, BETWEEN, vifs, times)
+    print(f"    {load.name}: {vifs} ports come and go {times} times: {_shown(report)}", flush=True)
+    return report
 
 
 @contextmanager

@@ -33,8 +33,9 @@ def test_steps_are_the_times_between_states() -> None:
 def test_reordering_is_counted_for_each_migration_and_gaps_against_the_baseline() -> None:
     load = migration.Load("any", 64, 8_000)
     steps = [moving.Steps("n1", "n2", 0, 0)] * 4
-    one = migration.Run(load, report(2.0), report(9.5, (2, 4), (3, 10)), steps)
+    one = migration.Run(load, report(2.0), report(7.6), report(9.5, (2, 4), (3, 10)), steps)
     assert one.late_ms == pytest.approx(7.5)
+    assert one.ports_ratio == pytest.approx(1.25)
     assert one.windows == 1
     assert one.reordered_ms == pytest.approx(10)  # ten packets of a flow that sends 1,000 a second
 
