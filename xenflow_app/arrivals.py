@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from xenflow.model import ANNOUNCEMENT_MAC
-from xenflow_app import pipeline
+from xenflow_app import pipeline, routing
 from xenflow_app.discovery import Discovery
 from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import is_ours, kind_of, owner_of
@@ -96,14 +96,14 @@ class Arrivals:
         onward = pipeline.goto(Table.MACHINE)
         if router is not None and router.exact is not None and router.planned and seen is not None:
             key = router.exact.first(
-                pipeline.Packet(
+                routing.Packet(
                     packet.in_port, packet.regs[0], seen.dl_src, seen.dl_dst, seen.source, seen.destination, seen.tos
                 )
             )
             if key is not None:
                 onward = node.flows.desired[key][actions.VALUE_HEAD.size :]
         node.datapath.flush()
-        acts = pipeline.resume(packet.regs, packet.in_port) + onward
+        acts = routing.resume(packet.regs, packet.in_port) + onward
         self._send(node, encode.packet_out(acts, packet.data, packet.in_port or actions.NONE))
 
 

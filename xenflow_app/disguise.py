@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from xenflow_app import pipeline
+from xenflow_app import pipeline, switching
 from xenflow_app.flowtable import Owner
 from xenflow_app.openflow import actions
 from xenflow_app.openflow.nxm import ETH_VLAN
@@ -63,6 +63,6 @@ def to_machine_elsewhere(router: Owner, interface: int, trunk: int) -> pipeline.
     It may pass a bridge that it has passed before, the other way.
     """
     sheet = Sheet(Kind.LOCAL, router)
-    acts = actions.set_dl_src(alias(router)) + pipeline.leave_trunk(trunk)
+    acts = actions.set_dl_src(alias(router)) + switching.leave_trunk(trunk)
     sheet.add(Table.MACHINE, 100, acts, reg1=interface, reg2=router)
     return sheet.flows

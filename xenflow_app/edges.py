@@ -13,6 +13,7 @@ from xenflow_app.flowtable import FABRIC, Owner, cookie
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.openflow.nxm import ETH_ARP, ETH_IP, ETH_IPV6, ETH_QINQ, ETH_VLAN, ICMP6, UDP, MatchFields
 from xenflow_app.pipeline import (
+    DROP,
     FROM_PORT,
     NETWORK,
     PROBE_MAC,
@@ -25,8 +26,6 @@ from xenflow_app.pipeline import (
     Table,
     goto,
 )
-
-_DROP = b""
 
 
 def _enter(vid: int, then: bytes) -> bytes:
@@ -44,10 +43,10 @@ def admit_vif(port: int, vid: int, mac: bytes, addresses: Sequence[bytes], owner
     v4 = [address for address in addresses if len(address) == 4]
     v6 = [address for address in addresses if len(address) == 16]
     frame: MatchFields = {"in_port": port, "dl_src": mac}
-    sheet.add(Table.ADMISSION, 60000, _DROP, in_port=port, vlan_tci=(VLAN_PRESENT, VLAN_PRESENT))
+    sheet.add(Table.ADMISSION, 60000, DROP, in_port=port, vlan_tci=(VLAN_PRESENT, VLAN_PRESENT))
     for address in (*v4, bytes(4)):
         sheet.add(Table.ADMISSION, 50000, enter, frame, dl_type=ETH_ARP, arp_sha=mac, arp_spa=address)
-    sheet.add(Table.ADMISSION, 45000, _DROP, in_port=port, dl_type=ETH_ARP)
+    sheet.add(Table.ADMISSION, 45000, DROP, in_port=port, dl_type=ETH_ARP)
     _admit_discovery(sheet, port, mac, v6, enter, router=router)
     if router:
         sheet.add(Table.ADMISSION, 30000, enter, frame)
@@ -77,7 +76,7 @@ def _admit_discovery(
         for kind in (133, 134, 137) if router else (133,):
             sheet.add(table, 50000, enter, frame, icmp6_type=kind, ipv6_src=address)
     for kind in (133, 134, 135, 136, 137):
-        sheet.add(table, 45000, _DROP, in_port=port, dl_type=ETH_IPV6, nw_proto=ICMP6, icmp6_type=kind)
+        sheet.add(table, 45000, DROP, in_port=port, dl_type=ETH_IPV6, nw_proto=ICMP6, icmp6_type=kind)
 
 
 def admit_announcement(port: int, mac: bytes, owner: Owner) -> Flows:
@@ -116,13 +115,13 @@ def admit_access(port: int, vlans: Mapping[int, int]) -> Flows:
 def _refuse_double_tags(sheet: Sheet, port: int) -> None:
     for inner in (ETH_VLAN, ETH_QINQ):
         tagged = (VLAN_PRESENT, VLAN_PRESENT)
-        sheet.add(Table.ADMISSION, 60000, _DROP, in_port=port, vlan_tci=tagged, dl_type=inner)
+        sheet.add(Table.ADMISSION, 60000, DROP, in_port=port, vlan_tci=tagged, dl_type=inner)
 
 
 def refuse_source(vid: int, mac: bytes) -> Flows:
     """Return the flow that drops frames from an access port which claim the MAC of a vif in the same network."""
     sheet = Sheet(Kind.ADMISSION, FABRIC)
-    sheet.add(Table.LEARN, 200, _DROP, reg0=vid, dl_src=mac)
+    sheet.add(Table.LEARN, 200, DROP, reg0=vid, dl_src=mac)
     return sheet.flows
 
 

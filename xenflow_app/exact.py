@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right, insort
 from typing import TYPE_CHECKING
 
 from xenflow.model import Prefix
-from xenflow_app import pipeline
+from xenflow_app import pipeline, routing
 from xenflow_app.flowtable import FlowKey, cookie, kind_of, owner_of
 from xenflow_app.openflow import actions, fields
 from xenflow_app.openflow.decode import entries
@@ -43,14 +43,14 @@ class ExactFlows:
         """1 while packets without a flow go to the VM because the cap is reached, else 0."""
         return int(self._full)
 
-    def first(self, packet: pipeline.Packet) -> FlowKey | None:
+    def first(self, packet: routing.Packet) -> FlowKey | None:
         """Want the flow for a packet that had none; None where the cap leaves it to the VM."""
         router = self._router
         self._set_full(self.count >= self._max_flows)
         if self._full:
             return None
         route = router.value_for(router.rib.lookup(packet.destination))
-        key, value = pipeline.exact(router.number, packet, route, self._idle_timeout_s)
+        key, value = routing.exact(router.number, packet, route, self._idle_timeout_s)
         self._note(key, packet.destination)
         router.flows.want(key, value)
         return key
@@ -115,5 +115,5 @@ class ExactFlows:
     def _set_full(self, full: bool) -> None:
         if full != self._full:
             self._full = full
-            wildcard = pipeline.wildcard(self._router.number, reactive=True) if full else {}
+            wildcard = routing.wildcard(self._router.number, reactive=True) if full else {}
             self._router.flows.want_group((self._router.number, "wildcard"), wildcard)

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from xenflow_app import edges, pipeline, takeover
+from xenflow_app import edges, pipeline, switching, takeover
 from xenflow_app.disguise import Lesson
 from xenflow_app.flowtable import FlowTable
 from xenflow_app.topology import Edge, End, Forest, Graph, forest, next_forest, next_paths, toward
@@ -49,7 +49,7 @@ class Member:
 
     def leave(self) -> bytes:
         """Return the actions that send a frame out of the port."""
-        return pipeline.leave_vif(self.port) if self.wire is None else pipeline.leave_access(self.port, self.wire)
+        return switching.leave_vif(self.port) if self.wire is None else switching.leave_access(self.port, self.wire)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,9 +312,9 @@ class Fabric:
         for vid, network in self._networks.items():
             ports = [pipeline.NO_PORT, *(member.port for member in network.members.get(node, ()))]
             ports += [end.port for link in network.tree for end in (link.a, link.b) if end.node == node]
-            gates -= {pipeline.gate_key(vid, port) for port in ports}
+            gates -= {switching.gate_key(vid, port) for port in ports}
         for key in gates:
-            self._astray.setdefault(pipeline.gate_network(key), set()).add(node)
+            self._astray.setdefault(switching.gate_network(key), set()).add(node)
 
     def advance(self) -> set[str]:
         """Plan what is dirty, take one step if one may be taken; return the nodes whose confirmation it awaits.
@@ -521,9 +521,9 @@ class Fabric:
             if node in nodes:
                 vifs = [member.port for member in members if member.wire is None]
                 accesses = [(member.port, member.wire) for member in members if member.wire is not None]
-                planned = pipeline.flood(vid, ways, accesses, vifs)
+                planned = switching.flood(vid, ways, accesses, vifs)
                 for port in (pipeline.NO_PORT, *ways, *(member.port for member in members)):
-                    planned.update(pipeline.gate(vid, port))
+                    planned.update(switching.gate(vid, port))
             flows.want_group((0, "tree", vid), planned)
         network.planned = set(nodes)
 
@@ -536,11 +536,11 @@ class Fabric:
         for node, flows in self._nodes.items():
             planned: pipeline.Flows = {}
             if location is not None and location.node == node:
-                planned = pipeline.egress(vid, mac, location.member.leave())
+                planned = switching.egress(vid, mac, location.member.leave())
             elif node in paths:
-                planned = pipeline.egress(vid, mac, pipeline.leave_trunk(paths[node].at(node).port))
+                planned = switching.egress(vid, mac, switching.leave_trunk(paths[node].at(node).port))
             elif move is not None and move.before.node == node:
-                planned = pipeline.egress(vid, mac, move.before.member.leave())
+                planned = switching.egress(vid, mac, move.before.member.leave())
             if location is not None and location.member.wire is None and self._has_access(vid, node):
                 planned |= edges.refuse_source(vid, mac)
             flows.want_group((0, "mac", vid, mac), planned)

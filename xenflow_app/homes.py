@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xenflow.model import Interface
-from xenflow_app import disguise, pipeline
+from xenflow_app import disguise, pipeline, routing
 from xenflow_app.answering import Answering, Claim
 from xenflow_app.fabric import Fabric, Location, Member
 from xenflow_app.node import Node
@@ -64,7 +64,7 @@ class Homes:
         """Tell whether a node's switch takes what is sent to the router, as far as is known."""
         router = node.routers.get(name)
         return router is not None and any(
-            pipeline.entrance_key(vid, item.mac) in node.flows.actual
+            routing.entrance_key(vid, item.mac) in node.flows.actual
             for item in router.machine.interfaces
             if (vid := router.vids.get(item.number)) is not None
         )
@@ -184,11 +184,11 @@ class Homes:
         if vid is not None:
             port = node.vif(router.name, number)
             if port is not None:
-                flows |= pipeline.to_machine(router.number, number, port)
+                flows |= routing.to_machine(router.number, number, port)
             elif (trunk := self._toward_machine(node, router.name, number)) is not None:
                 flows |= disguise.to_machine_elsewhere(router.number, number, trunk)
             if node.name in self._routing.get(router.name, ()) and router.routes_at(number):
-                flows |= pipeline.to_router(vid, interface.mac, router.number, number)
+                flows |= routing.to_router(vid, interface.mac, router.number, number)
             if router.name in self._disguised:
                 flows |= disguise.disguise(vid, interface.mac, router.number)
         node.flows.want_group((router.number, "link", number), flows)

@@ -14,7 +14,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-from xenflow_app import pipeline, takeover
+from xenflow_app import pipeline, switching, takeover
 from xenflow_app.answering import answers_of
 from xenflow_app.fabric import Fabric, Location, Member
 from xenflow_app.flowtable import Owner
@@ -99,6 +99,6 @@ class Inherited:
 
     def _location(self, address: Routed, node: str) -> Location:
         """Return where an address was at a node, by the port that its frames left by."""
-        (key,) = pipeline.egress(address.vid, address.mac, b"")
+        (key,) = switching.egress(address.vid, address.mac, b"")
         value = self._nodes[node].flows.actual.get(key)
-        return Location(node, Member(pipeline.NO_PORT if value is None else pipeline.egress_port(value), None))
+        return Location(node, Member(pipeline.NO_PORT if value is None else switching.egress_port(value), None))

@@ -32,7 +32,7 @@ from xenflow.model import (
     neighbor_key,
 )
 from xenflow.replica import Change
-from xenflow_app import pipeline
+from xenflow_app import pipeline, routing
 from xenflow_app.exact import ExactFlows
 from xenflow_app.flowtable import FlowTable, FlowValue
 from xenflow_app.ids import Ids
@@ -73,8 +73,8 @@ class Router:
         self._uses: dict[tuple[Hop, ...], int] = {}
         self._values: dict[tuple[Hop, ...], FlowValue] = {}
         self._capped: CappedRoutes[Route] = CappedRoutes(machine.max_flows)
-        self._slow = pipeline.via_machine(number)
-        self._nothing = pipeline.via_nothing(number)
+        self._slow = routing.via_machine(number)
+        self._nothing = routing.via_nothing(number)
 
     @property
     def name(self) -> str:
@@ -206,7 +206,7 @@ class Router:
         """Plan everything: the facts are complete, or the place has changed."""
         self.planned = True
         if self.exact is None:
-            self.flows.want_group((self.number, "wildcard"), pipeline.wildcard(self.number, reactive=False))
+            self.flows.want_group((self.number, "wildcard"), routing.wildcard(self.number, reactive=False))
         for address in self.addresses:
             self._plan_address(address)
         for key in self.neighbors:
@@ -219,7 +219,7 @@ class Router:
     def unplan(self) -> None:
         """Desire no flow of the router any more."""
         for route in self.rib:
-            self.flows.unwant(pipeline.route_key(self.number, route.prefix))
+            self.flows.unwant(routing.route_key(self.number, route.prefix))
         self.flows.drop_groups(lambda group: group[0] == self.number)
         if self.exact is not None:
             self.exact.clear()
@@ -244,14 +244,14 @@ class Router:
             if hop.link not in self._place.vids:
                 value = self._slow
             elif hop.gateway:
-                value = pipeline.via_hop(self.number, self.hop_id(hop.link, hop.gateway))
+                value = routing.via_hop(self.number, self.hop_id(hop.link, hop.gateway))
             else:
-                value = pipeline.via_link(self.number, hop.link)
+                value = routing.via_link(self.number, hop.link)
         elif hops:
             group = self._groups.of(repr(hops).encode())
-            buckets = [self.hop_id(hop.link, hop.gateway) for hop in spread(hops, pipeline.BUCKETS)]
-            self.flows.want_group((self.number, "group", group), pipeline.group(self.number, group, buckets))
-            value = pipeline.via_group(self.number, group)
+            buckets = [self.hop_id(hop.link, hop.gateway) for hop in spread(hops, routing.BUCKETS)]
+            self.flows.want_group((self.number, "group", group), routing.group(self.number, group, buckets))
+            value = routing.via_group(self.number, group)
         else:
             value = self._slow
         self._values[hops] = value
@@ -262,7 +262,7 @@ class Router:
         if self.exact is not None:
             self.exact.changed(route.prefix)
         elif not self.machine.max_flows:
-            self.flows.want(pipeline.route_key(self.number, route.prefix), self.value_for(route))
+            self.flows.want(routing.route_key(self.number, route.prefix), self.value_for(route))
         else:
             self._move(self._capped.put(route.prefix, route))
         if before is not None:
@@ -272,7 +272,7 @@ class Router:
         if self.exact is not None:
             self.exact.changed(route.prefix)
         elif not self.machine.max_flows:
-            self.flows.unwant(pipeline.route_key(self.number, route.prefix))
+            self.flows.unwant(routing.route_key(self.number, route.prefix))
         else:
             self._move(self._capped.drop(route.prefix))
         self._release(route.hops)
@@ -280,7 +280,7 @@ class Router:
     def _move(self, moves: Iterable[Move]) -> None:
         """Give routes a flow of their own, or take it away, as the cap has it; in the order of `moves`."""
         for move in moves:
-            key = pipeline.route_key(self.number, move.prefix)
+            key = routing.route_key(self.number, move.prefix)
             if move.shown:
                 self.flows.want(key, self.value_for(self._capped[move.prefix]))
             else:
@@ -314,7 +314,7 @@ class Router:
         flows = {}
         if address is not None:
             for owned in own_addresses(address.address):
-                flows.update(pipeline.own_address(self.number, owned))
+                flows.update(routing.own_address(self.number, owned))
         self.flows.want_group((self.number, "address", key), flows)
 
     def _plan_neighbor(self, key: bytes) -> None:
@@ -322,16 +322,16 @@ class Router:
         adjacency = None if neighbor is None else self.adjacency(neighbor)
         flows: pipeline.Flows = {}
         if neighbor is not None and adjacency is not None:
-            flows = pipeline.neighbor(self.number, self.hop_id(neighbor.link, neighbor.address), adjacency)
+            flows = routing.neighbor(self.number, self.hop_id(neighbor.link, neighbor.address), adjacency)
         self.flows.want_group((self.number, "neighbor", key), flows)
 
-    def adjacency(self, neighbor: Neighbor) -> pipeline.Adjacency | None:
+    def adjacency(self, neighbor: Neighbor) -> routing.Adjacency | None:
         """Return how frames reach a neighbor; None where its link is not in a network or not known yet."""
         link, interface = self.links.get(neighbor.link), self.interface(neighbor.link)
         vid = self._place.vids.get(neighbor.link)
         if link is None or interface is None or vid is None:
             return None
-        return pipeline.Adjacency(
+        return routing.Adjacency(
             neighbor.link, neighbor.address, link.mtu, vid, source=interface.mac, destination=neighbor.mac
         )
 

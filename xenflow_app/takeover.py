@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from xenflow_app import pipeline
+from xenflow_app import routing, switching
 from xenflow_app.flowtable import FlowTable, Owner, owner_of
 from xenflow_app.openflow import actions
 from xenflow_app.topology import Edge, Graph, toward
@@ -42,7 +42,7 @@ def _leaves(links: Iterable[Edge]) -> dict[str, dict[bytes, Edge]]:
     leaves: dict[str, dict[bytes, Edge]] = {}
     for link in links:
         for end in (link.a, link.b):
-            leaves.setdefault(end.node, {})[pipeline.leave_trunk(end.port)] = link
+            leaves.setdefault(end.node, {})[switching.leave_trunk(end.port)] = link
     return leaves
 
 
@@ -50,7 +50,7 @@ def _sends(
     nodes: Mapping[str, FlowTable], leaves: Mapping[str, Mapping[bytes, Edge]], vid: int, mac: bytes
 ) -> dict[str, Edge]:
     """Return the link on which each node sends to an address, for those that do."""
-    (key,) = pipeline.egress(vid, mac, b"")
+    (key,) = switching.egress(vid, mac, b"")
     found = {}
     for node, table in nodes.items():
         value = table.actual.get(key)
@@ -72,7 +72,7 @@ def _arrives(paths: Mapping[str, Edge], start: str, target: str) -> bool:
 def floods(nodes: Mapping[str, FlowTable], vid: int, link: Edge) -> bool:
     """Tell whether a link is in the network's tree at both ends."""
     return all(
-        (table := nodes.get(end.node)) is not None and pipeline.gate_key(vid, end.port) in table.actual
+        (table := nodes.get(end.node)) is not None and switching.gate_key(vid, end.port) in table.actual
         for end in (link.a, link.b)
     )
 
@@ -109,7 +109,7 @@ def routed(nodes: Mapping[str, FlowTable], links: Iterable[Edge]) -> dict[Owner,
     at: dict[tuple[Owner, int, bytes], set[str]] = {}
     for node, table in nodes.items():
         for key, value in table.actual.items() if table.ready else ():
-            address = pipeline.entrance(key)
+            address = routing.entrance(key)
             if address is not None:
                 at.setdefault((owner_of(value), *address), set()).add(node)
     leaves = _leaves(links)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from xenflow_app import pipeline, rules
+from xenflow_app import pipeline, routing, rules
 from xenflow_app.flowtable import FlowKey, FlowValue
 from xenflow_app.frame import VLAN_PRESENT, Frame
 from xenflow_app.openflow import actions as act
@@ -80,7 +80,7 @@ class Tables:
     def __init__(self, flows: Mapping[FlowKey, FlowValue]) -> None:
         self._flows = flows
         self._by_table: dict[int, list[FlowKey]] = {}
-        fib, routes = int(pipeline.Table.FIB), pipeline.ROUTE_PRIORITY
+        fib, routes = int(pipeline.Table.FIB), routing.ROUTE_PRIORITY
         for key in flows:
             if key[0] != fib or int.from_bytes(key[1:3], "big") < routes:
                 self._by_table.setdefault(key[0], []).append(key)
@@ -104,7 +104,7 @@ class Tables:
         for length in range(bits, -1, -1):
             host_bits = bits - length
             prefix = (number >> host_bits << host_bits).to_bytes(len(address), "big") + bytes([length])
-            key = pipeline.route_key(router, prefix)
+            key = routing.route_key(router, prefix)
             if key in self._flows:
                 return key
         return None

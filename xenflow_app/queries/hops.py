@@ -6,7 +6,7 @@ import msgspec
 
 from xenflow.answers import HopStatus, RouteStatus
 from xenflow.model import Hop, Neighbor, Route, RouteKind, address_text, mac_text, neighbor_key, prefix_text
-from xenflow_app import pipeline
+from xenflow_app import pipeline, routing
 from xenflow_app.openflow import nxm, text
 from xenflow_app.pipeline import Table
 from xenflow_app.queries.flows import state_of
@@ -32,7 +32,7 @@ class HopReader:
         if route is None:
             return RouteStatus(prefix_text(prefix), "", [], "gone", "gone")
         hops = self.hops(route.hops, destination)
-        key = pipeline.route_key(router.number, prefix)
+        key = routing.route_key(router.number, prefix)
         value = router.flows.actual.get(key)
         return RouteStatus(
             prefix=prefix_text(prefix),
@@ -83,7 +83,7 @@ class HopReader:
         if found is None:
             found = [self._hop(hop, hop.gateway) for hop in hops]
             if len(hops) > 1:
-                shares = spread(hops, pipeline.BUCKETS)
+                shares = spread(hops, routing.BUCKETS)
                 found = [
                     msgspec.structs.replace(status, buckets=shares.count(hop))
                     for status, hop in zip(found, hops, strict=True)

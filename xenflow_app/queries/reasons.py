@@ -6,7 +6,7 @@ import enum
 
 from xenflow.answers import Step
 from xenflow.model import MachineKind, PortKind, Route, address_text, mac_text, prefix_text
-from xenflow_app import pipeline
+from xenflow_app import routing
 from xenflow_app.frame import Frame
 from xenflow_app.openflow import fields, nxm, text
 from xenflow_app.pipeline import Table
@@ -75,9 +75,9 @@ def rib_words(names: Names, frame: Frame, rule: Rule) -> str:
     if route is None:
         return "RIB: no route"
     said = f"RIB: {prefix_text(route.prefix)}"
-    if rule.table == Table.EXACT or rule.key == pipeline.route_key(router.number, route.prefix):
+    if rule.table == Table.EXACT or rule.key == routing.route_key(router.number, route.prefix):
         return said
-    key = pipeline.route_key(router.number, route.prefix)
+    key = routing.route_key(router.number, route.prefix)
     if key in router.flows.desired or key in router.flows.actual:
         return f"{said}, whose flow is {state_of(router.flows, key)}"
     return f"{said}, which has no flow (shed: max_flows = {router.machine.max_flows})"
@@ -155,7 +155,7 @@ def _no_way(names: Names, frame: Frame, rule: Rule) -> tuple[Kind, str]:
 def _no_flow(router: Router, route: Route, rule: Rule) -> str:
     """Return why a route that is known does not forward in the switch."""
     said = prefix_text(route.prefix)
-    key = pipeline.route_key(router.number, route.prefix)
+    key = routing.route_key(router.number, route.prefix)
     if rule.table == Table.FIB and rule.key == key:
         if route.hops:
             return f"the route {said} leaves by an interface that is in none of the networks"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from xenflow.bandwidth import CONTROL_CLASS
 from xenflow.model import mac_text
-from xenflow_app import pipeline
+from xenflow_app import pipeline, routing
 from xenflow_app.openflow import fields, nxm
 from xenflow_app.pipeline import Table
 from xenflow_app.queries.names import Names
@@ -195,7 +195,7 @@ def _fib(names: Names, rule: Rule) -> str:
     router = rule.number(fields.REG2)
     if router is None:
         return "a router without routes: to the VM"
-    if rule.priority < pipeline.ROUTE_PRIORITY:
+    if rule.priority < routing.ROUTE_PRIORITY:
         return _wildcard(names, router)
     target = prefix(rule, fields.IP_DST, fields.IPV6_DST)
     if not target:

@@ -15,7 +15,7 @@ from tests.unit.app.network import mac
 from xenflow.capped import CappedRoutes
 from xenflow.model import Fact, Hop, Interface, Machine, MachineKind, Prefix, Route, RouteKind
 from xenflow.replica import Change, Inbox, Outbox
-from xenflow_app import pipeline
+from xenflow_app import routing
 from xenflow_app.flowtable import FlowKey, FlowTable, FlowValue
 from xenflow_app.router import Place, Router
 
@@ -71,7 +71,7 @@ class Switch:
         machine = Machine("r", MachineKind.ROUTER, (Interface(1, "lan", mac(1)),), max_flows)
         self.router = Router(NUMBER, machine, Place(self.flows, {1: 10}))
         self._installed: dict[FlowKey, FlowValue] = {}
-        self._prefixes = {pipeline.route_key(NUMBER, prefix): prefix for prefix in PREFIXES}
+        self._prefixes = {routing.route_key(NUMBER, prefix): prefix for prefix in PREFIXES}
         self._words = {self.router.value_for(Route(PREFIXES[0], RouteKind.UNICAST, hops)): hops for hops in HOPS}
 
     @property
@@ -83,7 +83,7 @@ class Switch:
         """What is installed does with each address."""
         installed = self.prefixes
         found = [lookup(installed, address) for address in ADDRESSES]
-        keys = [None if prefix is None else pipeline.route_key(NUMBER, prefix) for prefix in found]
+        keys = [None if prefix is None else routing.route_key(NUMBER, prefix) for prefix in found]
         return [None if key is None else self._words[self._installed[key]] for key in keys]
 
     def take(self, most: int, check: Callable[[], None]) -> None:

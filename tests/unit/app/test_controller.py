@@ -9,7 +9,7 @@ from xenflow.errors import RemoteProtocolError
 from xenflow.identity import Identity
 from xenflow.model import Hop, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
 from xenflow.wire import VERSION, Hello, Role
-from xenflow_app import pipeline
+from xenflow_app import pipeline, routing, switching
 from xenflow_app.controller import Controller
 from xenflow_app.flowtable import FABRIC, cookie
 from xenflow_app.openflow import actions, nxm
@@ -57,7 +57,7 @@ def of_kind(world: World, name: str, kind: Kind) -> dict[bytes, bytes]:
 
 def trees(world: World, vid: int) -> set[tuple[str, int]]:
     """Trunk ports that the switches let into the network's tree."""
-    return {(n, p) for n, p in world.cables if pipeline.gate_key(vid, p) in world.servers[n].switch.flows}
+    return {(n, p) for n, p in world.cables if switching.gate_key(vid, p) in world.servers[n].switch.flows}
 
 
 def test_facts_become_flows_and_are_acknowledged() -> None:
@@ -65,7 +65,7 @@ def test_facts_become_flows_and_are_acknowledged() -> None:
     installed = flows(world)["a"]
     assert installed == world.controller.nodes["a"].flows.desired
     number = world.controller.nodes["a"].routers["r1"].number
-    assert installed[pipeline.route_key(number, pack_prefix("10.9.0.0/16"))][12:] == (
+    assert installed[routing.route_key(number, pack_prefix("10.9.0.0/16"))][12:] == (
         actions.load(pipeline.HOP, world.controller.nodes["a"].routers["r1"].hop_id(1, GATEWAY))
         + actions.resubmit(Table.NEIGHBOR)
     )
@@ -157,13 +157,13 @@ def test_a_refused_flow_does_not_stop_the_others() -> None:
     world = small()
     server = world.servers["a"]
     number = world.controller.nodes["a"].routers["r1"].number
-    bad = pipeline.route_key(number, pack_prefix("10.6.0.0/16"))
+    bad = routing.route_key(number, pack_prefix("10.6.0.0/16"))
     server.switch.refuse.add(bad)
     server.router("r1").put(route("10.6.0.0/16", Hop(1, GATEWAY)))
     server.router("r1").put(route("10.5.0.0/16", Hop(1, GATEWAY)))
     world.settle()
     assert bad not in server.switch.flows
-    assert pipeline.route_key(number, pack_prefix("10.5.0.0/16")) in server.switch.flows
+    assert routing.route_key(number, pack_prefix("10.5.0.0/16")) in server.switch.flows
     assert bad in world.controller.nodes["a"].flows.refused
 
 
@@ -249,7 +249,7 @@ def test_a_restarted_controller_removes_an_old_tree_everywhere_before_it_adds_a_
         (name, port)
         for name, server in world.servers.items()
         for port in (1, 2)
-        if pipeline.gate_key(30, port) in server.switch.flows
+        if switching.gate_key(30, port) in server.switch.flows
     }
     assert opened == before - {end, far}
     world.run(5.0)
@@ -352,13 +352,13 @@ def test_a_cap_sheds_the_shortest_and_takes_them_back() -> None:
     for prefix in prefixes:
         router.put(route(prefix, Hop(1, GATEWAY)))
     world.settle()
-    routes = [p for p in prefixes if pipeline.route_key(number, pack_prefix(p)) in server.switch.flows]
+    routes = [p for p in prefixes if routing.route_key(number, pack_prefix(p)) in server.switch.flows]
     assert routes == prefixes[2:]
     assert server.acks[-1].shed == 2
-    assert next(iter(pipeline.wildcard(number, reactive=False))) in server.switch.flows
+    assert next(iter(routing.wildcard(number, reactive=False))) in server.switch.flows
     router.drop(Route.KIND, pack_prefix("10.1.1.0/24"))
     world.settle()
-    routes = [p for p in prefixes if pipeline.route_key(number, pack_prefix(p)) in server.switch.flows]
+    routes = [p for p in prefixes if routing.route_key(number, pack_prefix(p)) in server.switch.flows]
     assert routes == ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24"]
 
 

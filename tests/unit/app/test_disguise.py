@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.unit.app.network import mac
-from xenflow_app import pipeline
+from xenflow_app import pipeline, switching
 from xenflow_app.disguise import LESSON_TYPE, Lesson, alias, disguise
 from xenflow_app.fabric import Fabric, Location, Member
 from xenflow_app.flowtable import FlowTable
@@ -55,10 +55,10 @@ def test_each_node_turns_after_a_lesson_from_the_next_one_on_its_way() -> None:
     for teacher, port, learner, before, after in (("d", 1, "c", 1, 2), ("c", 1, "b", 1, 2), ("b", 1, "a", None, 1)):
         assert step(fabric) == (set(), [Lesson(End(teacher, port), VID, MAC)])
         if before is not None:
-            assert way(nodes, learner) == pipeline.leave_trunk(before)
+            assert way(nodes, learner) == switching.leave_trunk(before)
         awaited = {learner} - {"a"}  # nobody's turn depends on that of the node where all old ways end
         assert step(fabric) == (awaited, [])
-        assert way(nodes, learner) == pipeline.leave_trunk(after)
+        assert way(nodes, learner) == switching.leave_trunk(after)
     assert not fabric.moving
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.app.network import mac
 from xenflow.model import Fact, Hop, Interface, Key, Machine, MachineKind, Prefix, Route, RouteKind
 from xenflow.replica import Change
-from xenflow_app import pipeline
+from xenflow_app import routing
 from xenflow_app.flowtable import FlowKey, FlowTable
 from xenflow_app.openflow import actions
 from xenflow_app.router import Place, Router
@@ -40,7 +40,7 @@ def make(max_flows: int = 1000) -> Router:
 def arrive(router: Router, destination: bytes) -> FlowKey | None:
     assert router.exact is not None
     source = destination[:-1] + b"\x99"
-    return router.exact.first(pipeline.Packet(101, 10, mac(5), mac(1), source, destination, 0))
+    return router.exact.first(routing.Packet(101, 10, mac(5), mac(1), source, destination, 0))
 
 
 def report(router: Router, *facts: Fact, gone: tuple[Prefix, ...] = ()) -> None:
@@ -79,7 +79,7 @@ def test_each_does_what_the_table_says(steps: list[Route | Prefix | int]) -> Non
 def test_above_the_cap_the_vm_forwards_until_there_is_room() -> None:
     router = make(max_flows=2)
     assert router.exact is not None
-    wildcard = next(iter(pipeline.wildcard(7, reactive=True)))
+    wildcard = next(iter(routing.wildcard(7, reactive=True)))
     first, second = (arrive(router, address) for address in ADDRESSES[:2])
     assert first is not None
     assert second is not None

@@ -11,7 +11,7 @@ from tests.unit.app.network import World
 from tests.unit.app.test_moves_stateful import ADDRESS, ENTRANCE, FIRST_PORT, VID, Moving, told
 from xenflow.model import Handed, Machine, Port
 from xenflow.wire import Define
-from xenflow_app import pipeline
+from xenflow_app import switching
 from xenflow_app.controller import Controller
 from xenflow_app.inherited import HOLD_S, UNEXPECTED_S
 from xenflow_app.migration import State
@@ -60,7 +60,7 @@ def entered(net: World) -> set[str]:
 
 def way(net: World) -> bytes | None:
     """Return how c sends to the router."""
-    (key,) = pipeline.egress(VID, ADDRESS, b"")
+    (key,) = switching.egress(VID, ADDRESS, b"")
     value = net.servers["c"].switch.flows.get(key)
     return None if value is None else value[12:]
 

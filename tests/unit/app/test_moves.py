@@ -10,7 +10,7 @@ from xenflow.identity import Identity
 from xenflow.model import Hop, Machine, MachineKind, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
 from xenflow.replica import Outbox
 from xenflow.wire import VERSION, Announce, Announced, Define, Hello, Message, Move, Progress, Query, Role, Undefine
-from xenflow_app import disguise, pipeline
+from xenflow_app import disguise, pipeline, routing
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.openflow.values import PacketIn
@@ -174,8 +174,8 @@ def test_a_route_that_changes_during_the_move_changes_on_the_target_too() -> Non
     router.drop(Route.KIND, pack_prefix("10.9.0.0/16"))
     net.settle()
     for node in "ab":
-        assert pipeline.route_key(number, pack_prefix("10.8.0.0/16")) in of_router(net, node, number)
-        assert pipeline.route_key(number, pack_prefix("10.9.0.0/16")) not in of_router(net, node, number)
+        assert routing.route_key(number, pack_prefix("10.8.0.0/16")) in of_router(net, node, number)
+        assert routing.route_key(number, pack_prefix("10.9.0.0/16")) not in of_router(net, node, number)
 
 
 def test_what_the_client_knows_no_more_after_the_move_goes() -> None:
@@ -185,7 +185,7 @@ def test_what_the_client_knows_no_more_after_the_move_goes() -> None:
     outbox = carry(net)
     outbox.drop(Route.KIND, pack_prefix("10.9.0.0/16"))
     net.report("b", outbox)
-    assert pipeline.route_key(number, pack_prefix("10.9.0.0/16")) not in of_router(net, "b", number)
+    assert routing.route_key(number, pack_prefix("10.9.0.0/16")) not in of_router(net, "b", number)
 
 
 @pytest.mark.parametrize("when", ["preparing", "moving"])

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xenflow_app import frame, pipeline
+from xenflow_app import frame, routing
 from xenflow_app.frame import Frame
 from xenflow_app.openflow import actions, fields, nxm
 from xenflow_app.openflow.fields import Subfield, whole
@@ -42,11 +42,11 @@ prefixes = st.tuples(st.binary(min_size=4, max_size=4), st.integers(0, 32))
 def test_a_look_up_is_the_highest_priority_that_matches(
     chosen: set[tuple[bytes, int]], address: bytes, mine: bool
 ) -> None:
-    flows: Flows = dict(pipeline.wildcard(ROUTER, reactive=False)) | flow(30, 0, b"")
+    flows: Flows = dict(routing.wildcard(ROUTER, reactive=False)) | flow(30, 0, b"")
     for bits, length in chosen:
         masked = (int.from_bytes(bits, "big") >> 32 - length << 32 - length).to_bytes(4, "big")
         router = ROUTER if mine else ROUTER + 1
-        flows[pipeline.route_key(router, masked + bytes([length]))] = pipeline.via_hop(router, length + 1)
+        flows[routing.route_key(router, masked + bytes([length]))] = routing.via_hop(router, length + 1)
     sent = packet(str(ip_address(address))).put(fields.REG2, ROUTER)
     best = max((key for key in flows if matches(key, sent)), key=lambda key: key[1:3])
     found = Tables(flows).lookup(30, sent)
