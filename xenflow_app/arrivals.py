@@ -77,7 +77,7 @@ class Arrivals:
     def _learn(self, node: Node, port: int, vid: int, mac: bytes) -> None:
         if mac == ANNOUNCEMENT_MAC:
             return  # admission drops it; nobody is to have it whatever a switch says
-        before = self._fabric.location(vid, mac)
+        before = self._fabric.ways.location(vid, mac)
         learned = node.learn(
             port,
             vid,

@@ -1,6 +1,6 @@
 """Ordinary bridges between nodes learn where a MAC address is; they must not learn it wrongly while it moves (pure).
 
-Place in the flow: Homes -> *disguise flows on the two nodes that route*; Fabric -> *lessons*, before a node turns.
+Place in the flow: Homes -> *disguise flows on the two nodes that route*; Ways -> *lessons*, before a node turns.
 
 A learning bridge drops a frame whose destination it believes to be where the frame comes from. While a router moves,
 two nodes send in its name, from both sides of such a bridge. So

@@ -91,7 +91,7 @@ class Ways:
         known: set[Place] = set()
         every: set[Place] = set()
         for vid, _ in hire.frames:
-            for start in starts if hire.is_router else self._fabric.members(vid).keys():
+            for start in starts if hire.is_router else self._fabric.trees.members(vid).keys():
                 ways, floods = self._leaving(start, vid)
                 known |= ways
                 every |= ways | floods
@@ -108,14 +108,14 @@ class Ways:
         return frozenset((node, self._names[node][port]) for node, port in ports if port in self._names.get(node, {}))
 
     def _members(self, vid: int) -> Iterator[tuple[str, int]]:
-        for node, members in self._fabric.members(vid).items():
+        for node, members in self._fabric.trees.members(vid).items():
             for member in members:
                 yield node, member.port
 
     def _on_ways(self, start: str, vid: int) -> Iterator[tuple[str, int]]:
-        for target in self._fabric.members(vid):
+        for target in self._fabric.trees.members(vid):
             at, seen = start, {start}
-            while at != target and (link := self._fabric.way(at, target)) is not None:
+            while at != target and (link := self._fabric.ways.way(at, target)) is not None:
                 yield at, link.at(at).port
                 at = link.beyond(at).node
                 if at in seen:
@@ -123,7 +123,7 @@ class Ways:
                 seen.add(at)
 
     def _on_tree(self, start: str, vid: int) -> Iterator[tuple[str, int]]:
-        links = self._fabric.tree(vid)
+        links = self._fabric.trees.tree(vid)
         reached, waiting = {start}, [start]
         while waiting:
             at = waiting.pop()

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from xenflow.model import Interface
 from xenflow_app import disguise, pipeline, routing
 from xenflow_app.answering import Answering, Claim
-from xenflow_app.fabric import Fabric, Location, Member
+from xenflow_app.fabric import Fabric
 from xenflow_app.node import Node
 from xenflow_app.router import Router
+from xenflow_app.switching import Location, Member
 
 
 class Homes:
@@ -104,7 +105,7 @@ class Homes:
         """Let the other nodes turn to the home."""
         self.arrive(name, hold=True)
         for vid, mac in self.addresses(name):
-            self._fabric.release(vid, mac)
+            self._fabric.ways.release(vid, mac)
 
     def have_turned(self, name: str) -> bool:
         """Tell whether all nodes send to the home."""
@@ -123,7 +124,7 @@ class Homes:
             self._arriving.discard(name)
             if back_to is None:
                 for vid, mac in self.addresses(name):
-                    self._fabric.forget(vid, mac)
+                    self._fabric.ways.forget(vid, mac)
                 del self._home[name]
                 self._routing.pop(name, None)
             else:
@@ -159,7 +160,7 @@ class Homes:
             port = home.vif(name, interface.number)
             vid = router.vids.get(interface.number)
             if port is not None and vid is not None:
-                self._fabric.locate(vid, interface.mac, Location(home.name, Member(port, None)), hold=hold)
+                self._fabric.ways.locate(vid, interface.mac, Location(home.name, Member(port, None)), hold=hold)
 
     def _claims(self, name: str) -> list[Claim]:
         """Return the addresses that the switches answer for: what the router says it has, and may have."""
@@ -198,7 +199,7 @@ class Homes:
         if name in self._arriving:
             return None
         there = next((item.name for item in self._nodes.values() if item is not node and item.vif(name, number)), None)
-        way = None if there is None else self._fabric.way(node.name, there)
+        way = None if there is None else self._fabric.ways.way(node.name, there)
         return None if way is None else way.at(node.name).port
 
     def _router(self, node: str, name: str) -> Router | None:

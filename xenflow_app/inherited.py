@@ -16,11 +16,12 @@ from collections.abc import Mapping
 
 from xenflow_app import pipeline, switching, takeover
 from xenflow_app.answering import answers_of
-from xenflow_app.fabric import Fabric, Location, Member
+from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import Owner
 from xenflow_app.handing import handed
 from xenflow_app.ids import Ids
 from xenflow_app.node import Node
+from xenflow_app.switching import Location, Member
 from xenflow_app.takeover import Routed
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Inherited:
                 del self._routers[owner]
                 log.info("router given up number=%#x", owner)
                 for address in addresses:
-                    self._fabric.forget(address.vid, address.mac)
+                    self._fabric.ways.forget(address.vid, address.mac)
 
     def _reached(self, addresses: list[Routed], home: str) -> str | None:
         """Return the node, other than `home`, where most of what the nodes send to these addresses is routed."""
@@ -91,11 +92,11 @@ class Inherited:
 
     def _found(self, addresses: list[Routed], source: str) -> None:
         for address in addresses:
-            known = self._fabric.location(address.vid, address.mac)
+            known = self._fabric.ways.location(address.vid, address.mac)
             if self._fabric.settled and known is not None and known.node == source:
                 continue  # it has been kept there
             ways = address.ways(source, self._fabric.links)
-            self._fabric.found(address.vid, address.mac, self._location(address, source), ways)
+            self._fabric.ways.found(address.vid, address.mac, self._location(address, source), ways)
 
     def _location(self, address: Routed, node: str) -> Location:
         """Return where an address was at a node, by the port that its frames left by."""

@@ -16,9 +16,10 @@ from xenflow.replica import Inbox
 from xenflow.wire import NODE_SCOPE
 from xenflow_app import edges, pipeline
 from xenflow_app.datapath import Datapath
-from xenflow_app.fabric import Fabric, Location, Member
+from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import FABRIC, FlowTable, Owner
 from xenflow_app.router import Router
+from xenflow_app.switching import Location, Member
 
 
 @dataclass(slots=True)
@@ -156,12 +157,12 @@ class Node:
                     self.unlearn(*key, fabric)
         for vid, mac in before.macs:
             if (vid, mac) not in behind.macs:
-                fabric.forget(vid, mac, Location(self.name, before.members[0][1]))
+                fabric.ways.forget(vid, mac, Location(self.name, before.members[0][1]))
         for vid, member in behind.members:
             if (vid, member) not in before.members:
                 fabric.attach(self.name, vid, member)
         for vid, mac in behind.macs:
-            fabric.locate(vid, mac, Location(self.name, behind.members[0][1]))
+            fabric.ways.locate(vid, mac, Location(self.name, behind.members[0][1]))
         if behind.members:
             self._behind[name] = behind
         else:
@@ -180,7 +181,7 @@ class Node:
     def learn(self, number: int, vid: int, mac: bytes, fabric: Fabric, *, most: int, idle_timeout_s: int) -> bool:
         """A frame from `mac` came in at an access port; True if that is where the MAC is from now on."""
         member = self.access_member(number, vid)
-        known = fabric.location(vid, mac)
+        known = fabric.ways.location(vid, mac)
         if member is None or (known is not None and known.member.wire is None):
             return False
         if sum(key[0] == number for key in self.learned) >= most:
@@ -188,7 +189,7 @@ class Node:
         location = Location(self.name, member)
         self.learned[number, vid, mac] = location
         self.flows.want_group((FABRIC, "learned", number, vid, mac), edges.learned(number, vid, mac, idle_timeout_s))
-        fabric.locate(vid, mac, location)
+        fabric.ways.locate(vid, mac, location)
         return True
 
     def unlearn(self, number: int, vid: int, mac: bytes, fabric: Fabric) -> None:
@@ -196,7 +197,7 @@ class Node:
         location = self.learned.pop((number, vid, mac), None)
         if location is not None:
             self.flows.want_group((FABRIC, "learned", number, vid, mac), {})
-            fabric.forget(vid, mac, location)
+            fabric.ways.forget(vid, mac, location)
 
     def forget_learned(self, number: int, vid: int, mac: bytes) -> None:
         """The MAC has been seen elsewhere, which the fabric knows."""

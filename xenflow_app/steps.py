@@ -44,7 +44,7 @@ class Steps:
     def _advance(self) -> bool:
         """Let the fabric take one step; return whether it awaits something because of it."""
         turning = self._fabric.advance()
-        lessons, self._fabric.lessons = self._fabric.lessons, []
+        lessons, self._fabric.ways.lessons = self._fabric.ways.lessons, []
         for lesson in lessons:
             self._nodes[lesson.end.node].datapath.send_out(lesson.end.port, lesson.frame())
         for name in turning | {lesson.end.node for lesson in lessons}:

@@ -1,12 +1,13 @@
 """How frames leave a node within their network, as flows (pure; docs/design/pipeline.md).
 
-Place in the flow: where each MAC is, trees -> *flows of the tables egress, gate and flood* -> FlowTable. Fabric decides
-which way; a frame leaves by a trunk with its network's tag, by a vif without one, by an access port with the wire's.
+Place in the flow: where each MAC is, trees -> *flows of the tables egress, gate and flood* -> FlowTable. Ways and Trees
+decide; a frame leaves by a trunk with its network's tag, by a vif without one, by an access port with the wire's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from xenflow_app.flowtable import FABRIC, FlowKey, FlowValue, cookie
 from xenflow_app.openflow import actions, fields, nxm
@@ -27,6 +28,26 @@ def leave_vif(port: int) -> bytes:
 def leave_access(port: int, wire: int) -> bytes:
     """Return the actions that deliver a frame to the outside, with the tag of that wire (0: none)."""
     return (actions.set_vlan_vid(wire) if wire else actions.strip_vlan()) + actions.output(port)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A port of a node in a network; `wire` is the VLAN id on an access port's wire, None at a vif."""
+
+    port: int
+    wire: int | None
+
+    def leave(self) -> bytes:
+        """Return the actions that send a frame out of the port."""
+        return leave_vif(self.port) if self.wire is None else leave_access(self.port, self.wire)
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a MAC is: the node, and the port it is behind."""
+
+    node: str
+    member: Member
 
 
 def egress(vid: int, mac: bytes, leave: bytes) -> Flows:

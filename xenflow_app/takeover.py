@@ -1,6 +1,6 @@
 """What the switches do when a controller starts: ways and trees as they are installed (pure).
 
-Place in the flow: actual flows -> *ways toward a node, links of a tree* -> Fabric, which goes on step by step;
+Place in the flow: actual flows -> *ways toward a node, links of a tree* -> Ways, Trees, which go on step by step;
 entrances -> *who routes for a router's addresses* -> Inherited.
 
 A controller that starts in the midst of a change finds some nodes turned and others not. To turn all at once to what it

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 
@@ -76,6 +76,20 @@ class Graph:
             found |= fresh
             waiting += fresh
         return found
+
+
+@dataclass(slots=True)
+class Topology:
+    """What there is to plan with: `links` are all that work, `graph` has those among them that are to be used.
+
+    `settled` tells whether it is known. `away` maps each node without a control connection to the links on which it
+    floods, by VLAN id of the network.
+    """
+
+    settled: bool = False
+    links: frozenset[Edge] = frozenset()
+    graph: Graph = field(default_factory=Graph)
+    away: dict[str, dict[int, set[Edge]]] = field(default_factory=dict)
 
 
 def toward(graph: Graph, target: str, fixed: Mapping[str, Edge | None]) -> dict[str, Edge]:

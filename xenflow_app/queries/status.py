@@ -159,13 +159,13 @@ def _ends(edge: Edge, names: dict[str, Names]) -> list[str]:
 
 
 def _network(controller: Controller, vid: int, names: dict[str, Names]) -> NetworkStatus:
-    members = controller.fabric.members(vid)
+    members = controller.fabric.trees.members(vid)
     return NetworkStatus(
         name=controller.networks.name(vid),
         vid=vid,
         members=sorted(f"{node}:{names[node].port_name(member.port)}" for node in members for member in members[node]),
-        tree=[_ends(edge, names) for edge in sorted(controller.fabric.tree(vid))],
-        macs=sum(1 for known, _ in controller.fabric.locations() if known == vid),
+        tree=[_ends(edge, names) for edge in sorted(controller.fabric.trees.tree(vid))],
+        macs=sum(1 for known, _ in controller.fabric.ways.locations() if known == vid),
     )
 
 

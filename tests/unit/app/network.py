@@ -243,30 +243,31 @@ class World:
         return outbox
 
     def unplug(self, node: str, name: str, *, moved: bool) -> Outbox:
-        """The router's VM leaves the node: its vifs and machine go, and the server says whether it was moved."""
-        server = self.servers[node]
-        for port in [fact for fact in server.node.facts.of(Port.KIND).values() if isinstance(fact, Port)]:
-            if port.machine == name:
-                server.node.drop(Port.KIND, port.key)
-        server.node.drop(Machine.KIND, name.encode())
-        self.settle()
-        outbox = server.routers.pop(name)
-        assert server.peer is not None
-        self.controller.peer_message(server.peer, Close(name, moved), self.now)
-        self.settle()
+        """The router's VM leaves the node: its vifs and machine go, and the server says whether it was moved.
+
+        Of one that was moved the server says so first, and then that its vifs have gone; of a destroyed one afterwards.
+        """
+        outbox = self.servers[node].routers.pop(name)
+        self._leave(node, name, moved=moved)
         return outbox
 
     def unplug_silently(self, node: str, name: str) -> None:
         """The router's VM leaves the node before its client has reported there."""
+        self._leave(node, name, moved=True)
+
+    def _leave(self, node: str, name: str, *, moved: bool) -> None:
         server = self.servers[node]
+        assert server.peer is not None
+        if moved:
+            self.controller.peer_message(server.peer, Close(name, moved), self.now)
         for port in [fact for fact in server.node.facts.of(Port.KIND).values() if isinstance(fact, Port)]:
             if port.machine == name:
                 server.node.drop(Port.KIND, port.key)
         server.node.drop(Machine.KIND, name.encode())
         self.settle()
-        assert server.peer is not None
-        self.controller.peer_message(server.peer, Close(name, moved=True), self.now)
-        self.settle()
+        if not moved:
+            self.controller.peer_message(server.peer, Close(name, moved), self.now)
+            self.settle()
 
     def plug(self, node: str, machine: Machine, first_port: int) -> None:
         """The router's VM is on the node: its vifs are there; its client has not reported yet."""

@@ -148,11 +148,11 @@ def test_nobody_learns_the_reserved_address(net: World) -> None:
     forged = mac(1) + ANNOUNCEMENT_MAC + bytes(50)
     regs = (30, 0, 0, 0, 0, 0, 0, 0)
     net.say("b", PacketIn(Table.LEARN_LIMIT, 0, 0, ACCESS, regs, forged, len(forged)))
-    assert net.controller.fabric.location(30, ANNOUNCEMENT_MAC) is None
+    assert net.controller.fabric.ways.location(30, ANNOUNCEMENT_MAC) is None
     assert not net.controller.nodes["b"].learned
     good = mac(1) + mac(700) + bytes(50)
     net.say("b", PacketIn(Table.LEARN_LIMIT, 0, 0, ACCESS, regs, good, len(good)))
-    assert net.controller.fabric.location(30, mac(700)) is not None
+    assert net.controller.fabric.ways.location(30, mac(700)) is not None
 
 
 def test_what_switches_drop_is_read_and_counted_since_we_know_them(

@@ -5,10 +5,11 @@ from __future__ import annotations
 from tests.unit.app.network import mac
 from xenflow_app import pipeline, switching
 from xenflow_app.disguise import LESSON_TYPE, Lesson, alias, disguise
-from xenflow_app.fabric import Fabric, Location, Member
+from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import FlowTable
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.pipeline import Table
+from xenflow_app.switching import Location, Member
 from xenflow_app.topology import End, edge
 
 VID, MAC = 30, mac(1)
@@ -27,7 +28,7 @@ def chain() -> tuple[Fabric, dict[str, FlowTable]]:
     )
     for name in nodes:
         fabric.node_back(name)
-    fabric.locate(VID, MAC, Location("a", Member(9, None)))
+    fabric.ways.locate(VID, MAC, Location("a", Member(9, None)))
     fabric.settle()
     while fabric.moving:
         step(fabric)
@@ -37,7 +38,7 @@ def chain() -> tuple[Fabric, dict[str, FlowTable]]:
 def step(fabric: Fabric) -> tuple[set[str], list[Lesson]]:
     """Take a step that everybody confirms; return who turns, and what is taught before."""
     turning = fabric.advance()
-    lessons, fabric.lessons = fabric.lessons, []
+    lessons, fabric.ways.lessons = fabric.ways.lessons, []
     assert fabric.awaiting == turning | {lesson.end.node for lesson in lessons}
     for name in list(fabric.awaiting):
         fabric.confirmed(name, fabric.step)
@@ -50,7 +51,7 @@ def way(nodes: dict[str, FlowTable], name: str) -> bytes:
 
 def test_each_node_turns_after_a_lesson_from_the_next_one_on_its_way() -> None:
     fabric, nodes = chain()
-    fabric.locate(VID, MAC, Location("d", Member(8, None)))
+    fabric.ways.locate(VID, MAC, Location("d", Member(8, None)))
     assert step(fabric) == ({"d"}, [])
     for teacher, port, learner, before, after in (("d", 1, "c", 1, 2), ("c", 1, "b", 1, 2), ("b", 1, "a", None, 1)):
         assert step(fabric) == (set(), [Lesson(End(teacher, port), VID, MAC)])
@@ -65,7 +66,7 @@ def test_each_node_turns_after_a_lesson_from_the_next_one_on_its_way() -> None:
 def test_a_node_that_cannot_teach_holds_up_nobody() -> None:
     fabric, _ = chain()
     fabric.node_away("c")
-    fabric.locate(VID, MAC, Location("d", Member(8, None)))
+    fabric.ways.locate(VID, MAC, Location("d", Member(8, None)))
     taught = []
     while fabric.moving:
         taught += step(fabric)[1]

@@ -288,7 +288,7 @@ def test_the_tree_of_a_network_leaves_the_trunk_too() -> None:
     net = Drained("abc", RING)
     for cable in RING:
         drain(net, name(cable))
-        tree = net.controller.fabric.tree(VID)
+        tree = net.controller.fabric.trees.tree(VID)
         assert len(tree) == 2
         assert not {(end.node, end.port) for link in tree for end in (link.a, link.b)} & ends(cable)
         net.used()

@@ -224,17 +224,17 @@ def test_packets_turn_without_waiting_for_broadcasts() -> None:
     answer(net, "b", begin(net))
     net.servers["a"].confirms = False
     outbox = carry(net)
-    tree = net.controller.fabric.tree(30)
+    tree = net.controller.fabric.trees.tree(30)
     assert net.controller.fabric.awaiting == {"a"}, "the network's tree leaves the source: not confirmed by it"
     net.report("b", outbox)
     announce(net)
     assert state(net) == State.DRAINING
     assert way(net, "c") == actions.output(1)
-    assert net.controller.fabric.tree(30) == tree
+    assert net.controller.fabric.trees.tree(30) == tree
     net.servers["a"].confirms = True
     net.run(6.0)
     assert state(net) == State.DONE
-    assert net.controller.fabric.tree(30) != tree
+    assert net.controller.fabric.trees.tree(30) != tree
 
 
 def test_what_a_router_sends_is_disguised_until_broadcasts_go_the_new_way() -> None:
