@@ -16,6 +16,8 @@ from xenflow_app.hires import Hire
 
 CONTROL_RATE = 128_000
 """What an owner's control traffic is sure of on each link, in bit/s: some hundred small packets a second."""
+CONTROL_CEILING = 8 * CONTROL_RATE
+"""What it may use at most. Control is served before all others, so what it borrows goes by no hire."""
 MIN_RATE = 8_000
 """What is left for a router's default class at least, in bit/s."""
 MAX_SLOT = 4094
@@ -57,7 +59,7 @@ def queues(hire: Hire, slot: int, wires: Wires, *, admitted: bool) -> list[Queue
     for number in _numbers(hire, admitted=admitted):
         identity, selectors = classes.queue_id(slot, number), _selectors(hire, number, wires)
         if number == CONTROL_CLASS:
-            found.append(Queue(identity, hire.name, "control", CONTROL_RATE, 0, True, selectors))
+            found.append(Queue(identity, hire.name, "control", CONTROL_RATE, CONTROL_CEILING, True, selectors))
         elif number == DEFAULT_CLASS:
             left = max(hire.rate - sum(item.rate for item in hire.classes), MIN_RATE)
             ceiling = max(hire.ceiling, left) if hire.ceiling else 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.app.network import World, mac
 from tests.unit.app.test_queries import query_raw
 from xenflow.answers import Shares
-from xenflow.bandwidth import CONTROL_CLASS, Match, PortQueues, Queue, Selector, TrafficClass
+from xenflow.bandwidth import CONTROL_CLASS, Match, PortQueues, Queue, Selector, TrafficClass, malformed_queues
 from xenflow.model import Machine, Network, Port
 from xenflow.qosanswers import Explanation
 from xenflow.wire import Problem, Progress
@@ -113,6 +113,17 @@ def test_frames_are_told_by_network_source_and_class() -> None:
     assert flows[key][12:] == actions.set_queue(voice.id) + actions.resubmit(Table.EGRESS)
     chosen = nxm.flow_key(Table.CLASS, 29999, reg0=30, dl_src=mac(101), dl_type=nxm.ETH_IPV6, nw_tos=46 << 2)
     assert world.servers["a"].switch.flows[chosen][12:] == actions.set_vlan_pcp(1) + actions.resubmit(Table.LINK)
+
+
+def test_control_borrows_a_little_and_never_the_link() -> None:
+    """It is served before all others: what looks like a routing protocol must not get what is idle."""
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    for owner in ("r1", "r2", "core"):
+        control = queues(world, "b")["t2"][owner, "control"]
+        assert (control.hired, control.ceiling) == (128_000, 8 * 128_000)
+    assert not malformed_queues(PortQueues("t2", 100 * M, tuple(queues(world, "b")["t2"].values())))
 
 
 def test_a_vif_with_a_capacity_has_queues_told_without_tags() -> None:
