@@ -60,6 +60,8 @@ class Controller:
         """The bridge's, as far as is known; set it before `run` to what it was when the database was last there."""
         self._has_programs = True
         self._token = 0
+        self.has_plan = False
+        """Whether a plan has come, from the server or the disk: only then what it does not name is an orphan."""
         self._due: set[str] = set()
         self._sweep = True
         self._recheck_s = 0.0
@@ -69,7 +71,7 @@ class Controller:
         """Carry out this plan from now on."""
         wanted = {fact.port: fact for fact in facts}
         self._due |= {port for port in wanted.keys() | self._facts.keys() if wanted.get(port) != self._facts.get(port)}
-        self._facts, self._token = wanted, token
+        self._facts, self._token, self.has_plan = wanted, token, True
         self._database.want(wanted)
         self._poke.set()
 
@@ -140,7 +142,7 @@ class Controller:
             except DataplaneError as error:
                 log.error("link %s: %s", port, error)
                 self._due.add(port)
-        if self._sweep and self._rows is not None and self._rows.exists:
+        if self._sweep and self.has_plan and self._rows is not None and self._rows.exists:
             self._sweep = False
             try:
                 await self._collect_orphans(self._rows)

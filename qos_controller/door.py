@@ -4,7 +4,8 @@
     anybody: Query "qos", "qos explain" -> Answer
 
 Rules: one plan, from whoever sent last; a connection that ends takes nothing with it. The facts of the disk are known
-before the first connection, and what the next snapshot does not have is gone.
+before the first connection, and what the next snapshot does not have is gone. If the disk has none, the first plan is a
+whole snapshot.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ class Door:
         elif self._server is not channel:
             raise RemoteProtocolError("another connection brings the plan by now")
         change = self._inbox.receive(message)
-        if isinstance(message, Begin):
-            return
+        if isinstance(message, Begin) or not (self._inbox.in_sync or self._controller.has_plan):
+            return  # with no plan on disk, half of a snapshot would make orphans of links that are yet to come
         self._token += 1
         self._seqs[self._token] = change.seq
         self._controller.want(self._facts(), self._token)

@@ -423,3 +423,20 @@ def test_a_device_that_leaves_the_bridge_is_released() -> None:
         await world.shaped("p1")
 
     play(world, scenario)
+
+
+def test_nothing_is_an_orphan_before_there_is_a_plan() -> None:
+    """Without a plan on disk what an earlier daemon left stays, until somebody says what is wanted."""
+    world = world_of("p1", "p2")
+    for port in ("p1", "p2"):
+        world.kernel.devices[port].tree = Tree(OUR_ROOT)
+
+    async def scenario() -> None:
+        await world.until(lambda: world.controller.has_rows, "the database is known")
+        await world.measured(5)
+        assert not any(device.written for device in world.kernel.devices.values())
+        world.controller.want([plan("p2")])
+        await world.until(lambda: world.kernel.devices["p1"].tree.root == NO_ROOT, "collected")
+        assert world.kernel.devices["p2"].tree.classes
+
+    play(world, scenario)
