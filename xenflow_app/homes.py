@@ -35,6 +35,11 @@ class Homes:
         self._expected: dict[str, set[str]] = {}
         self._disguised: set[str] = set()
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known what links there are: before, nobody waits for nodes to turn."""
+        return self._fabric.settled
+
     def home(self, name: str) -> str | None:
         """Return the node where the router's addresses are."""
         return self._home.get(name)

@@ -116,15 +116,19 @@ class Moves:
             return f"no router {name!r} runs anywhere"
         if node is None or not node.known:
             return f"node {target!r} is not known; known are {', '.join(sorted(self._nodes))}"
-        if target == source:
-            return f"router {name!r} is on node {target} already"
         if name in self.under_way:
             moving = self.under_way[name]
             return f"router {name!r} is on its way from {moving.source} to {moving.target} already ({moving.state})"
-        if node.peer is None or node.switch is None or not node.flows.ready:
-            return (
-                f"node {target} is not in sync: " + ("its server" if node.peer is None else "its switch") + " is away"
-            )
+        if target == source:
+            return f"router {name!r} is on node {target} already"
+        if not self._homes.settled:
+            return "the links are not known yet: xenflow status says what is awaited"
+        if self._nodes[source].machine(name) is None:
+            return f"the VM of router {name!r} is on no node now: it has left {source}, and has not arrived anywhere"
+        if what := _not_in_sync(node):
+            return f"node {target} is not in sync: {what}"
+        if self._nodes[source].peer is None:
+            return f"node {source}, which has the VM, is not in sync: its server is away"
         router = self._nodes[source].routers[name]
         if not router.planned:
             return f"router {name!r} is not in sync: its client has not reported yet"
@@ -143,6 +147,8 @@ class Moves:
         move = self.under_way.get(name)
         if move is None:
             return f"router {name!r} is not on its way"
+        if move.state in (State.CANCELLING, State.UNDOING):
+            return f"router {name!r} is {move.state}: it is going back already"
         if step(move.state, Event.ABORT)[0] is move.state:
             return f"router {name!r} is {move.state}: too late to go back"
         self._put(move, Event.ABORT)
@@ -158,7 +164,7 @@ class Moves:
             self._begin(name, home, node.name, planned=False)
         elif move is not None and node.name not in (move.source, move.target):
             move.error = f"the VM has come to node {node.name}"
-            move.truths |= {Event.FAILED, Event.RETURNED, Event.REPOINTED}  # which of them counts, the table says
+            move.truths |= {Event.FAILED, Event.RETURNED}  # which of them counts, the table says
 
     def left(self, name: str, node: Node, *, moved: bool) -> bool:
         """The router's VM is not on the node any more; return whether its flows stay for now."""
@@ -167,10 +173,15 @@ class Moves:
             if not moved and not any(other.machine(name) for other in self._nodes.values()):
                 self._destroyed(move)
             return True
-        if moved and not any(other.machine(name) for other in self._nodes.values()):
+        if moved:
+            self._hold_nowhere(name, node)
+        return moved
+
+    def _hold_nowhere(self, name: str, node: Node) -> None:
+        """If the router's VM is on no node, the one that it has left forwards for a while; any other may expect it."""
+        if name in node.routers and not any(other.machine(name) for other in self._nodes.values()):
             self._held[name, node.name] = self._now
             self._handing.everywhere(node.routers[name].machine, node)
-        return moved
 
     def progress(self, message: Progress) -> None:
         """A server says how an order goes."""
@@ -328,6 +339,9 @@ class Moves:
         told = "" if state is State.RESUMING else move.error  # it has arrived, whoever wanted it back
         move.error = told or why_back(before, event, OVERDUE_S.get(before, 0))
         self._note(move, event, before)
+        if event in _SHAPED and (late := [node for node in self._nodes if not self._queues.applied(node)]):
+            why = f"not confirmed within {SHAPED_S:g} s by the servers of nodes {', '.join(sorted(late))}"
+            log.error("migration router=%s goes on without its queues: %s", move.name, why)
         for action in actions:
             self._act(move, action)
         if state in ENDED:
@@ -338,6 +352,8 @@ class Moves:
             for node in self._nodes.values():
                 if node.machine(move.name) is not None and self._homes.home(move.name) != node.name:
                     self.arrived(move.name, node)  # it went on, or back, meanwhile
+            if (home := self._homes.home(move.name)) is not None:
+                self._hold_nowhere(move.name, self._nodes[home])
         return True
 
     def _note(self, move: Migration, why: str, before: State | None = None) -> None:
@@ -366,7 +382,6 @@ class Moves:
                 self._homes.route_also(name, target.name)
                 self._steps.when_followed(target, partial(self._arrive, move))
             case Action.ANNOUNCE:
-                self._expect(move, target, expected=True)
                 self._ask_to_announce(move)
             case Action.QUIET:
                 self._expect(move, target, expected=False)
@@ -400,12 +415,17 @@ class Moves:
             self._homes.arrive(move.name, hold=self._is_routable(self._nodes[move.source], move))
 
     def _ask_to_announce(self, move: Migration) -> None:
+        """Ask, and see to it that the switch lets the answer in at the ports that there are now."""
+        target = self._nodes[move.target]
         move.asked = self._now
-        self._send(self._nodes[move.target], Announce(move.name, move.epoch, move.key))
+        self._expect(move, target, expected=True)
+        self._send(target, Announce(move.name, move.epoch, move.key))
 
     def _expect(self, move: Migration, target: Node, *, expected: bool) -> None:
         """Open the vifs of the target for announcements, or close them."""
-        router = target.routers[move.name]
+        router = target.routers.get(move.name)
+        if router is None:
+            return
         for item in router.machine.interfaces:
             port = target.vif(move.name, item.number)
             flows: pipeline.Flows = {}
@@ -429,6 +449,16 @@ class Moves:
             node = self._nodes[where]
             if move.name in node.routers:
                 self._facts.remove(node, move.name)
+        self._handing.nowhere_else(move.name)
+
+
+def _not_in_sync(node: Node) -> str:
+    """Return what of a node cannot be told what a move needs; empty if nothing."""
+    if node.peer is None:
+        return "its server is away"
+    if node.switch is None:
+        return "its switch is away"
+    return "" if node.flows.ready else "its switch has not said yet what flows it has"
 
 
 def is_announcement(frame: bytes) -> bool:

@@ -10,7 +10,8 @@ from xenflow.identity import Identity
 from xenflow.model import Hop, Machine, MachineKind, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
 from xenflow.replica import Outbox
 from xenflow.wire import VERSION, Announce, Announced, Define, Hello, Message, Move, Progress, Query, Role, Undefine
-from xenflow_app import disguise, pipeline, routing
+from xenflow_app import disguise, edges, pipeline, routing
+from xenflow_app.controller import Controller
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.openflow.values import PacketIn
@@ -321,6 +322,57 @@ def test_a_vm_that_is_destroyed_is_removed_at_once() -> None:
     assert of_router(net, "a", number) == {}
     assert of_router(net, "b", number) == {}
     assert state(net) == State.FAILED
+    assert told(net, "b", Undefine)  # else its definition takes the place of another router there
+
+
+def test_a_vm_that_is_lost_on_an_ordered_way_is_held_and_then_removed() -> None:
+    net = world()
+    number = number_of(net)
+    order = begin(net)
+    answer(net, "b", order)
+    net.unplug("a", "r1", moved=True)
+    answer(net, "a", order, error="the hypervisor has lost it")
+    assert state(net) == State.FAILED
+    assert "on no node now" in net.controller.moves.start("r1", "c")
+    net.run(30)
+    assert entrance(30, FIRST) in of_router(net, "a", number)
+    net.run(35)
+    assert of_router(net, "a", number) == {}
+    assert of_router(net, "b", number) == {}
+
+
+def test_a_vm_that_goes_on_to_a_third_node_while_the_others_turn_is_left_by_the_source_when_they_have() -> None:
+    net = world()
+    number = number_of(net)
+    answer(net, "b", begin(net))
+    net.report("b", carry(net))
+    net.servers["c"].confirms = False
+    announce(net)
+    assert state(net) == State.REPOINTING
+    definition = machine(net)
+    net.unplug("b", "r1", moved=True)
+    net.plug("c", definition, 401)
+    assert state(net) == State.REPOINTING
+    assert entrance(30, FIRST) in of_router(net, "a", number)
+    net.servers["c"].confirms = True
+    net.run(10)
+    assert [(one.source, one.target) for one in net.controller.moves.ended] == [("a", "b")]
+    assert net.controller.moves.under_way["r1"].target == "c"
+
+
+def test_the_switch_lets_announcements_in_at_a_port_that_comes_late() -> None:
+    net = world()
+    answer(net, "b", begin(net))
+    net.report("b", carry(net))
+    assert state(net) == State.ANNOUNCING
+    server = net.servers["b"]
+    for number in (1, 2):
+        server.node.put(Port(f"r1-{number}", 500 + number, PortKind.VIF, "r1", number))
+    net.settle()
+    net.run(2)
+    for number, address in ((1, FIRST), (2, mac(102))):
+        wanted = edges.admit_announcement(500 + number, address, number_of(net))
+        assert wanted.keys() <= server.switch.flows.keys()
 
 
 def test_forged_announcements_are_ignored_and_counted() -> None:
@@ -355,9 +407,25 @@ def test_a_move_is_refused_with_the_reason() -> None:
     net.disconnect("b")
     assert "its server is away" in moves.start("r1", "b")
     net.connect("b")
+    net.disconnect("a")
+    assert "node a, which has the VM, is not in sync: its server is away" in moves.start("r1", "b")
+    net.connect("a")
     begin(net)
     assert "already" in moves.start("r1", "c")
+    assert "on its way" in moves.start("r1", "a")
     assert "not on its way" in moves.abort("r2")
+
+
+def test_no_move_begins_before_it_is_known_what_links_there_are() -> None:
+    net = world()
+    net.controller = Controller(net.settings)
+    for node in "ab":  # and c may be there, too
+        net.connect(node)
+        net.connect_switch(node)
+    net.run(3)
+    assert "the links are not known yet" in net.controller.moves.start("r1", "b")
+    net.run(10)
+    assert net.controller.moves.start("r1", "b") == ""
 
 
 def test_a_controller_that_was_away_during_the_move_catches_up() -> None:

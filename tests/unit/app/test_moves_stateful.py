@@ -162,15 +162,15 @@ class Moving(RuleBasedStateMachine):
         leaves = self.net.servers[source]
         if leaves.peer is not None and not says_so:
             self.net.disconnect(source)
+        elif leaves.peer is not None:
+            self.net.controller.peer_message(leaves.peer, Close("r1", moved=True), self.net.now)
         for port in [fact for fact in leaves.node.facts.of(Port.KIND).values() if isinstance(fact, Port)]:
             if port.machine == "r1":
                 leaves.node.drop(Port.KIND, port.key)
         leaves.node.drop(Machine.KIND, b"r1")
         leaves.routers.pop("r1", None)
         self.net.settle()
-        if leaves.peer is not None:
-            self.net.controller.peer_message(leaves.peer, Close("r1", moved=True), self.net.now)
-        elif not says_so:
+        if leaves.peer is None and not says_so:
             self.net.connect(source)
         self.net.settle()
         self.where, self.reported = target, False
