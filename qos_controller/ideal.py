@@ -41,7 +41,10 @@ def fair_shares(link: LinkPlan, demands_bps: Mapping[int, float]) -> dict[int, f
     owners = groups(link)
     wanted = [[_limit(item, link, demands_bps) for item in owner.classes] for owner in owners]
     left = max(0.0, link.capacity_bps - sum(shares.values()))
-    parts = fill(left, [owner.hired_bps for owner in owners], [math.fsum(limits) for limits in wanted])
+    most = [
+        min(math.fsum(limits), owner.most_bps(link.capacity_bps)) for owner, limits in zip(owners, wanted, strict=True)
+    ]
+    parts = fill(left, [owner.hired_bps for owner in owners], most)
     for owner, limits, part in zip(owners, wanted, parts, strict=True):
         inner = fill(part, [item.hired_bps for item in owner.classes], limits)
         shares.update((item.queue, rate) for item, rate in zip(owner.classes, inner, strict=True))

@@ -44,7 +44,7 @@ class ClassPlan(msgspec.Struct, frozen=True):
     name: str = ""
     hired_bps: int = 0
     ceiling_bps: int = 0
-    """What it may have at most; 0: the link."""
+    """What it may have at most; 0: the link. That of a set's class without a name is the whole set's as well."""
     control: bool = False
     """Routing protocols and ARP: small, guaranteed, served first, in no sum, never measured against others."""
     borrows: bool = True
@@ -88,6 +88,19 @@ class Group(msgspec.Struct, frozen=True):
     def hired_bps(self) -> int:
         """The sum of what its classes hired."""
         return sum(item.hired_bps for item in self.classes)
+
+    @property
+    def ceiling_bps(self) -> int:
+        """What its classes may have together at most, 0: the link. A set's is that of its class without a name."""
+        if not self.is_nested:
+            return self.classes[0].ceiling_bps
+        return max((item.ceiling_bps for item in self.classes if not item.name), default=0)
+
+    def most_bps(self, link_bps: int) -> int:
+        """Return what its classes can take together on a link: those that do not borrow have what they hired."""
+        taken = sum((item.ceiling_bps or link_bps) if item.borrows else item.hired_bps for item in self.classes)
+        own = max(self.ceiling_bps, self.hired_bps) if self.ceiling_bps else link_bps
+        return min(taken, own, link_bps)
 
 
 def link_plan(fact: PortQueues, frame_bytes: int = FRAME_BYTES) -> LinkPlan:

@@ -95,10 +95,9 @@ def decide(
 def _owner(party: Group, loads: Mapping[int, Load], shared_bps: int) -> Owner:
     """Return an owner with what its classes use together."""
     seen = [loads.get(item.queue, IDLE) for item in party.classes]
-    most = sum((item.ceiling_bps or shared_bps) if item.borrows else item.hired_bps for item in party.classes)
     return Owner(
         hired_bps=party.hired_bps,
-        most_bps=min(most, shared_bps),
+        most_bps=party.most_bps(shared_bps),
         load_bps=math.fsum(load.rate_bps for load in seen),
         backlogged=any(load.backlogged for load in seen),
     )
@@ -207,6 +206,7 @@ def _steady(
     least = {item.minor: int(item.hired_bps * kept) for item in link.classes if not item.control}
     least.update((party.minor, int(party.hired_bps * kept)) for party in groups(link))
     most = {item.minor: item.ceiling_bps for item in link.classes if item.ceiling_bps}
+    most.update((party.minor, party.most_bps(link.capacity_bps)) for party in groups(link) if party.ceiling_bps)
     settings = dict(wanted)
     for minor, now in wanted.items():
         before = previous.get(minor)

@@ -10,7 +10,8 @@ from qos_controller.decision import Ceilings, Policy, PolicyKind, standard
 from qos_controller.explain import explain
 from qos_controller.ideal import fair_shares
 from qos_controller.plan import LINK_MINOR, ClassPlan, LinkPlan
-from tests.unit.qos.fluid import M, Run, htb, worst_fitness
+from qos_controller.policy import decide
+from tests.unit.qos.fluid import M, Run, htb, use, worst_fitness
 
 GREEDY = 100.0 * M
 VOICE, BULK, REST, PEER, IDLE = range(5)
@@ -127,6 +128,45 @@ def test_a_set_is_an_inner_class_with_its_queues_beneath() -> None:
     assert sum(leaf.rate_bps for leaf in leaves) <= settings_[inner].rate_bps
     assert all(leaf.ceil_bps <= settings_[inner].ceil_bps for leaf in leaves)
     assert "; its queues: 0 " in "\n".join(explain(decision))
+
+
+LIMITED = (
+    ClassPlan(VOICE, "r1", "voice", 4 * M, 50 * M),
+    ClassPlan(BULK, "r1", "bulk", 6 * M, 50 * M),
+    ClassPlan(REST, "r1", "", 10 * M, 50 * M),
+)
+WITH_LIMITED = LinkPlan("trunk", 100 * M, LIMITED + OTHERS)
+
+
+@pytest.mark.parametrize("policy", [*POLICIES, *map(standard, (PolicyKind.PAPER, PolicyKind.STATIC))])
+def test_the_ceiling_of_a_router_is_that_of_all_its_queues_together(policy: Policy) -> None:
+    run = Run(WITH_LIMITED, policy)
+    inner = run.decision.shares[0].minor
+    for demands in (demands_of(GREEDY, GREEDY, GREEDY, 0, 0), demands_of(GREEDY, 0, GREEDY, 10.0 * M, 0)):
+        for _ in range(8):
+            assert of_set(run.step(demands)) <= 50 * M + 1
+            assert run.decision.settings[inner].ceil_bps <= 50 * M
+    assert sum(fair_shares(WITH_LIMITED, demands_of(GREEDY, GREEDY, GREEDY, 0, 0)).values()) == pytest.approx(50 * M)
+
+
+@settings(max_examples=100)
+@given(past=DEMANDS, demands=DEMANDS, policy=st.sampled_from(POLICIES))
+def test_what_a_set_may_not_have_goes_to_the_others(
+    past: dict[int, float], demands: dict[int, float], policy: Policy
+) -> None:
+    run = Run(WITH_LIMITED, policy)
+    run.steps(past, 6)
+    assert worst_fitness(WITH_LIMITED, run.steps(demands, 6), demands) >= 0.97
+    assert use(WITH_LIMITED, run.rates[-1], demands) >= 0.97
+
+
+def test_a_smaller_ceiling_of_a_set_is_written_however_little_it_moves() -> None:
+    def limited(mbps: float) -> LinkPlan:
+        return LinkPlan("trunk", 100 * M, (*SET[:2], ClassPlan(REST, "r1", "", 10 * M, int(mbps * M)), *OTHERS))
+
+    before = decide(limited(50), {}, {})
+    inner = before.shares[0].minor
+    assert decide(limited(49.9), {}, before.settings).settings[inner].ceil_bps == int(49.9 * M)
 
 
 @pytest.mark.parametrize("kind", [PolicyKind.PAPER, PolicyKind.EQUATION_1_ONLY, PolicyKind.STATIC])
