@@ -9,15 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qos_controller.plan import link_plan, problems
+from qos_controller.policy import decide
 from tests.unit.app.network import World, mac
 from tests.unit.app.test_queries import query_raw
 from xenflow.answers import Shares
 from xenflow.bandwidth import CONTROL_CLASS, Match, PortQueues, Queue, Selector, TrafficClass, malformed_queues
 from xenflow.model import Machine, Network, Port
 from xenflow.qosanswers import Explanation
-from xenflow.wire import Problem, Progress
+from xenflow.wire import Define, Problem, Progress
 from xenflow_app import classes
 from xenflow_app.disguise import alias
+from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
 from xenflow_app.pipeline import Table
 from xenflow_app.queries import ask
@@ -27,6 +30,7 @@ RING = (*CHAIN, ("c", 2, "a", 2))
 M = 1_000_000
 GATEWAY = bytes([10, 0, 0, 9])
 VOICE = TrafficClass("voice", 2 * M, 0, (Match(dscp=46),))
+BULK = TrafficClass("bulk", 58 * M, 0, (Match(dscp=8),))
 
 
 def hire(world: World, node: str, name: str, rate: int, **more: object) -> None:
@@ -164,7 +168,57 @@ def test_who_does_not_fit_is_refused_and_the_others_stay() -> None:
     problems = [item.text for item in world.servers["b"].told if isinstance(item, Problem)]
     assert any("40 Mbit/s do not fit link b:t2" in text for text in problems)
     hire(world, "a", "r1", 60 * M)
+    assert main(world, "b", "r2") == {}, "control has the rest"
+    hire(world, "a", "r1", 59 * M)
     assert main(world, "b", "r2") == {"t1": 40 * M, "t2": 40 * M}, "there is room now"
+
+
+@pytest.mark.parametrize(
+    ("rates", "sets"),
+    [
+        ((60 * M, 40 * M), ()),
+        ((60 * M, 39_616_000), ()),
+        ((60 * M, 39_616_001), ()),
+        ((60 * M, 39_616_000), (VOICE, BULK)),
+    ],
+)
+def test_what_is_admitted_is_kept_by_who_shapes(rates: tuple[int, int], sets: tuple[TrafficClass, ...]) -> None:
+    """The links have 100 Mbit/s, of which the control queues of r1, r2 and the network have three times 128 kbit/s."""
+    world = network()
+    world.start()
+    for (node, name), rate in zip((("a", "r1"), ("b", "r2")), rates, strict=True):
+        hire(world, node, name, rate, classes=sets if name == "r1" else ())
+    admission = world.controller.queues.admission
+    assert admission.admitted == {"router r1"} | ({"router r2"} if sum(rates) <= 99_616_000 and not sets else set())
+    assert not admission.broken
+    for fact in world.servers["b"].queues.facts.of(PortQueues.KIND).values():
+        assert isinstance(fact, PortQueues)
+        assert not list(problems(link_plan(fact)))
+        assert decide(link_plan(fact), {}, {}).kept == 1
+
+
+def test_control_of_many_leaves_most_of_a_small_link_to_those_who_hired() -> None:
+    world = network(capacity=M // 2)
+    for number in range(5):
+        world.router("a", f"x{number}", {"core": f"10.0.0.{10 + number}/24"}, 300 + number)
+    world.start()
+    hire(world, "a", "r1", 3 * M // 8)
+    found = queues(world, "a")["t1"]
+    assert sum(queue.hired for queue in found.values() if queue.control) <= M // 8
+    assert not malformed_queues(PortQueues("t1", M // 2, tuple(found.values())))
+    assert main(world, "a", "r1") == {"t1": 3 * M // 8}
+
+
+def test_a_router_that_comes_where_nothing_is_left_breaks_a_promise(caplog: pytest.LogCaptureFixture) -> None:
+    """Its control queue is not refused, and who is admitted stays so; it is said."""
+    world = network()
+    world.start()
+    hire(world, "a", "r1", 60 * M)
+    hire(world, "b", "r2", 39_616_000)
+    world.router("b", "r3", {"core": "10.0.0.3/24"}, 121)
+    world.run(1.0)
+    assert {item.place for item in world.controller.queues.admission.broken} == {("b", "t2")}
+    assert "512 kbit/s of that control" in caplog.text
 
 
 def test_a_link_that_fails_breaks_a_promise_loudly_and_takes_nothing_away(caplog: pytest.LogCaptureFixture) -> None:
@@ -215,17 +269,42 @@ def test_a_move_has_its_queues_before_it_and_none_behind_it() -> None:
     world = network(RING)
     world.start()
     hire(world, "a", "r1", 20 * M)
+    before = {node: main(world, node, "r1") for node in "abc"}
     assert world.controller.moves.start("r1", "b") == ""
     world.settle()
-    define = next(item for item in world.servers["b"].told if type(item).__name__ == "Define")
+    define = next(item for item in world.servers["b"].told if isinstance(item, Define))
     peer = world.servers["b"].peer
     assert peer is not None
-    world.controller.peer_message(peer, Progress(define.number, True), world.now)  # type: ignore[attr-defined]
+    world.controller.peer_message(peer, Progress(define.number, True), world.now)
     world.settle()
     assert main(world, "b", "r1") == {"t1": 20 * M, "t2": 20 * M}
     assert main(world, "a", "r1"), "it is still there"
     assert world.controller.moves.abort("r1") == ""
+    source = world.servers["a"].peer
+    assert source is not None
+    world.controller.peer_message(source, Progress(define.number, True, "cancelled"), world.now)
     world.run(1.0)
+    assert "r1" not in world.controller.moves.under_way
+    assert {node: main(world, node, "r1") for node in "abc"} == before
+
+
+def test_a_move_that_goes_on_without_its_queues_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    world = network(RING)
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    world.servers["b"].shapes = False
+    assert world.controller.moves.start("r1", "b") == ""
+    world.settle()
+    define = next(item for item in world.servers["b"].told if isinstance(item, Define))
+    peer = world.servers["b"].peer
+    assert peer is not None
+    world.controller.peer_message(peer, Progress(define.number, True), world.now)
+    world.run(2.5)
+    assert world.controller.moves.under_way["r1"].state is State.INSTALLING
+    world.run(1.0)
+    assert world.controller.moves.under_way["r1"].state is State.MOVING
+    (said,) = [record.getMessage() for record in caplog.records if "without its queues" in record.getMessage()]
+    assert said.endswith("not confirmed within 3 s by the servers of nodes b")
 
 
 def test_a_move_to_where_its_rate_does_not_fit_is_refused() -> None:
