@@ -3,8 +3,8 @@
 Place in the flow: owners and their ports -> *admitted, refused, broken promises* -> Queues, operators.
 
 Who is admitted stays so: neither a new owner nor a link that fails takes it away. An owner is admitted when what it
-hired fits on every port that its frames leave by. Where the ways of admitted owners come to more than a link carries,
-after a failure, the promise is broken, and that is said.
+hired fits on every port that its frames leave by, beside what others hired there and what control queues have. Where
+the ways of admitted owners come to more than a link carries, after a failure, the promise is broken, and that is said.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from dataclasses import dataclass
 
 from xenflow.bandwidth import rate_text
 from xenflow_app.hires import Hire, Place
+from xenflow_app.queueing import Room, sure
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A promise that a link cannot keep: what was hired there, and what it carries (bit/s)."""
+    """A promise that a link cannot keep: what was hired there, what it carries, what control has of it (bit/s)."""
 
     place: Place
     hired: int
     capacity: int
+    control: int
 
 
 class Admission:
@@ -41,13 +43,12 @@ class Admission:
         self,
         owners: Iterable[Hire],
         places: Mapping[str, Set[Place]],
-        capacities: Mapping[Place, int],
+        rooms: Mapping[Place, Room],
         first: Set[int] = frozenset(),
     ) -> dict[str, str]:
         """Let in who fits; return who is refused now and was not before, with the reason.
 
-        `places` has the ports of each owner by key, `capacities` those that are known. Of those who are new, owners
-        in `first` come first.
+        `places` has the ports of each owner by key. Of those who are new, owners in `first` come first.
         """
         hiring = {hire.key: hire for hire in owners if hire.rate}
         self.admitted &= hiring.keys()
@@ -58,7 +59,7 @@ class Admission:
         for hire in sorted(hiring.values(), key=lambda item: (item.owner not in first, item.key)):
             if hire.key in self.admitted:
                 continue
-            reason = self.no_room(hire, places[hire.key], capacities)
+            reason = self.no_room(hire, places[hire.key], rooms)
             if reason:
                 refused[hire.key] = reason
             else:
@@ -68,18 +69,18 @@ class Admission:
         self.refused = refused
         for key, reason in new.items():
             log.error("not admitted %s: %s", key, reason)
-        self._note_broken(capacities)
+        self._note_broken(rooms)
         return new
 
-    def no_room(self, hire: Hire, places: Iterable[Place], capacities: Mapping[Place, int]) -> str:
+    def no_room(self, hire: Hire, places: Iterable[Place], rooms: Mapping[Place, Room]) -> str:
         """Return why the owner's rate does not fit these ports beside what is hired; empty if it does."""
         for place in sorted(places):
-            room, taken = capacities.get(place, 0), self.hired.get(place, 0)
-            if room and taken + hire.rate > room:
+            room, taken, more = rooms[place], self.hired.get(place, 0), sure(hire)
+            if room.capacity and taken + more > room.left:
                 node, port = place
                 return (
-                    f"{rate_text(hire.rate)} do not fit link {node}:{port}:"
-                    f" {rate_text(taken)} of {rate_text(room)} are hired already"
+                    f"{rate_text(more)} do not fit link {node}:{port}: {rate_text(taken)} of"
+                    f" {rate_text(room.capacity)} are hired already, {rate_text(room.control)} are for control"
                 )
         return ""
 
@@ -88,22 +89,23 @@ class Admission:
         other = Admission()
         other.hired = dict(self.hired)
         for place in places:
-            other.hired[place] = other.hired.get(place, hire.rate) - hire.rate
+            other.hired[place] = other.hired.get(place, sure(hire)) - sure(hire)
         return other
 
     def _add(self, hire: Hire, places: Iterable[Place]) -> None:
         for place in places:
-            self.hired[place] = self.hired.get(place, 0) + hire.rate
+            self.hired[place] = self.hired.get(place, 0) + sure(hire)
 
-    def _note_broken(self, capacities: Mapping[Place, int]) -> None:
+    def _note_broken(self, rooms: Mapping[Place, Room]) -> None:
         broken = tuple(
-            Broken(place, hired, room)
+            Broken(place, hired, room.capacity, room.control)
             for place, hired in sorted(self.hired.items())
-            if (room := capacities.get(place, 0)) and hired > room
+            if (room := rooms[place]).capacity and hired > room.left
         )
         for item in broken:
             if item not in self.broken:
-                said = f"{rate_text(item.hired)} are hired, it carries {rate_text(item.capacity)}"
+                hired, carried, control = map(rate_text, (item.hired, item.capacity, item.control))
+                said = f"{hired} are hired, it carries {carried}, {control} of that control"
                 log.error("promise broken link=%s:%s: %s", *item.place, said)
         for item in self.broken:
             if item.place not in {other.place for other in broken}:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from xenflow.bandwidth import CONTROL_CLASS, DEFAULT_CLASS, Match, Queue, Selector
 from xenflow_app import classes, pipeline
@@ -18,6 +19,8 @@ CONTROL_RATE = 128_000
 """What an owner's control traffic is sure of on each link, in bit/s: some hundred small packets a second."""
 CONTROL_CEILING = 8 * CONTROL_RATE
 """What it may use at most. Control is served before all others, so what it borrows goes by no hire."""
+CONTROL_PART = 4
+"""All control queues of a link together are sure of one in so many bits of it at most, however many they are."""
 MIN_RATE = 8_000
 """What is left for a router's default class at least, in bit/s."""
 MAX_SLOT = 4094
@@ -25,6 +28,34 @@ MAX_SLOT = 4094
 
 Wires = Callable[[int], list[int]]
 """Takes a network's VLAN id, returns those under which its frames leave a port: 0 untagged, empty if they do not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A port: what it carries in bit/s (0: nobody says), and how many owners' frames leave by it, hired or not."""
+
+    capacity: int
+    owners: int = 0
+
+    @property
+    def control_rate(self) -> int:
+        """What the control traffic of each owner is sure of."""
+        return max(1, min(CONTROL_RATE, self.capacity // (CONTROL_PART * max(1, self.owners))))
+
+    @property
+    def control_ceiling(self) -> int:
+        """What the control traffic of each owner may use."""
+        return max(self.control_rate, min(CONTROL_CEILING, self.capacity // CONTROL_PART))
+
+    @property
+    def control(self) -> int:
+        """What is set aside for control traffic."""
+        return self.owners * self.control_rate
+
+    @property
+    def left(self) -> int:
+        """What can be hired."""
+        return self.capacity - self.control
 
 
 class Slots:
@@ -53,15 +84,25 @@ class Slots:
             self._taken.discard(self._slots.pop(key))
 
 
-def queues(hire: Hire, slot: int, wires: Wires, *, admitted: bool) -> list[Queue]:
+def sure(hire: Hire) -> int:
+    """Return what an owner's queues have hired on each port if it is admitted, control left out."""
+    return sum(item.rate for item in hire.classes) + _default_rate(hire)
+
+
+def _default_rate(hire: Hire) -> int:
+    return max(hire.rate - sum(item.rate for item in hire.classes), MIN_RATE)
+
+
+def queues(hire: Hire, slot: int, wires: Wires, room: Room, *, admitted: bool) -> list[Queue]:
     """Return the owner's queues on a port; control first, then its classes in order, then the default one."""
     found = []
     for number in _numbers(hire, admitted=admitted):
         identity, selectors = classes.queue_id(slot, number), _selectors(hire, number, wires)
         if number == CONTROL_CLASS:
-            found.append(Queue(identity, hire.name, "control", CONTROL_RATE, CONTROL_CEILING, True, selectors))
+            rate, ceiling = room.control_rate, room.control_ceiling
+            found.append(Queue(identity, hire.name, "control", rate, ceiling, True, selectors))
         elif number == DEFAULT_CLASS:
-            left = max(hire.rate - sum(item.rate for item in hire.classes), MIN_RATE)
+            left = _default_rate(hire)
             ceiling = max(hire.ceiling, left) if hire.ceiling else 0
             found.append(Queue(identity, hire.name, "", left, ceiling, False, selectors))
         else:

@@ -8,7 +8,8 @@ change nothing here; machines, networks, links and homes do, and then all of it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections import Counter
+from collections.abc import Callable, Mapping, Set
 from functools import partial
 
 from xenflow.bandwidth import PortQueues, Queue
@@ -24,9 +25,10 @@ from xenflow_app.homes import Homes
 from xenflow_app.networks import Networks
 from xenflow_app.node import Node
 from xenflow_app.pipeline import Kind
+from xenflow_app.queueing import Room
 
-Shaped = Mapping[Place, int]
-"""The ports that have queues, with their capacity in bit/s."""
+Shaped = Mapping[Place, Room]
+"""The ports that have queues."""
 _GROUP = "queues"
 
 
@@ -50,6 +52,7 @@ class Queues:
         self._send = send
         self._refuse = refuse
         self._slots = queueing.Slots()
+        self._every: dict[str, Set[Place]] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._acked: dict[str, int] = {}
         self._groups: dict[str, set[str]] = {}
@@ -91,8 +94,9 @@ class Queues:
             return ""
         ways = Ways(self._nodes, self._fabric)
         others = self.admission.without(hire, ways.of(hire, self._homes.places(name))[0])
-        places, _ = ways.of(hire, frozenset({target}))
-        return others.no_room(hire, places, self._capacities(places))
+        places, every = ways.of(hire, frozenset({target}))
+        crowded = self._every | {hire.key: every | self._every.get(hire.key, frozenset())}
+        return others.no_room(hire, places, self._rooms(crowded))
 
     def advance(self) -> None:
         """Plan anew if anything has changed that queues depend on, and tell the servers what is new."""
@@ -117,12 +121,12 @@ class Queues:
         ways = Ways(self._nodes, self._fabric)
         found = {hire.key: ways.of(hire, self._starts(hire)) for hire in owners}
         ways_of = {key: known for key, (known, _) in found.items()}
-        every = {key: places for key, (_, places) in found.items()}
-        capacities = self._capacities(place for places in every.values() for place in places)
+        every = self._every = {key: places for key, (_, places) in found.items()}
+        rooms = self._rooms(every)
         first = self._queued_before() if not self.admission.admitted else set()
-        for key, reason in self.admission.update(owners, ways_of, capacities, first).items():
+        for key, reason in self.admission.update(owners, ways_of, rooms, first).items():
             self._tell_refused(key, reason)
-        shaped = {place: capacities[place] for place in self.admission.hired if capacities.get(place)}
+        shaped = {place: rooms[place] for place in self.admission.hired if rooms[place].capacity}
         present = [hire for hire in owners if not shaped.keys().isdisjoint(every[hire.key])]
         self._slots.keep({hire.key for hire in present})
         self._plan_ports(present, ways_of, every, shaped)
@@ -142,8 +146,10 @@ class Queues:
     def _starts(self, hire: Hire) -> frozenset[str]:
         return self._homes.places(hire.name) if hire.is_router else frozenset()
 
-    def _capacities(self, places: Iterable[Place]) -> dict[Place, int]:
-        return {place: capacity(self._nodes[place[0]], place[1]) for place in set(places)}
+    def _rooms(self, every: Mapping[str, Set[Place]]) -> dict[Place, Room]:
+        """Return what the ports have room for by which these owners' frames leave."""
+        owners = Counter(place for places in every.values() for place in places)
+        return {place: Room(capacity(self._nodes[place[0]], place[1]), count) for place, count in owners.items()}
 
     def _queued_before(self) -> set[int]:
         """Return who has queues in the switches: a controller that starts lets those in first."""
@@ -174,8 +180,8 @@ class Queues:
             for hire in sorted(owners, key=lambda item: not item.is_router):
                 if place in every[hire.key]:
                     sure = hire.key in self.admission.admitted and place in ways[hire.key]
-                    queues += queueing.queues(hire, self._slots.of(hire.key), wires, admitted=sure)
-            plans[node.name].append(PortQueues(fact.name, shaped[place], tuple(queues)))
+                    queues += queueing.queues(hire, self._slots.of(hire.key), wires, shaped[place], admitted=sure)
+            plans[node.name].append(PortQueues(fact.name, shaped[place].capacity, tuple(queues)))
         for name, wanted in plans.items():
             self._outbox(name).replace(wanted)
 
