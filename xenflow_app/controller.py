@@ -4,7 +4,7 @@ Place in the flow: hosts (stand-alone, POX) -> *Controller* -> hosts. It holds t
 and does nothing itself but hand each event to whom it concerns, then let what is due be sent:
 
     server  -> Node (ports, machines), Router (routes, neighbors)     \\
-    switch  -> Datapath (dump, barriers), Arrivals (packets, aging)    >  _finish: Steps.advance, acks, flush
+    switch  -> Switches (whose it is), Datapath, Arrivals (packets)    >  _finish: Steps.advance, acks, flush
     time    -> Discovery (probes), settling                           /
 
 Nothing of a node or router is deleted before what is known of it is complete (Node.in_sync).
@@ -19,7 +19,7 @@ from functools import partial
 
 from xenflow.errors import Fault, RemoteProtocolError
 from xenflow.identity import Identity
-from xenflow.model import Bridge, Machine, Network, Port, PortKind
+from xenflow.model import Bridge, Machine, Network, Port
 from xenflow.tally import Tally
 from xenflow.wire import (
     NODE_SCOPE,
@@ -48,7 +48,7 @@ from xenflow_app.arrivals import Arrivals
 from xenflow_app.datapath import Datapath
 from xenflow_app.discovery import Discovery
 from xenflow_app.drains import Drains
-from xenflow_app.effects import ClosePeer, CloseSwitch, Effect, ToPeer, ToSwitch
+from xenflow_app.effects import ClosePeer, Effect, ToPeer, ToSwitch
 from xenflow_app.fabric import Fabric
 from xenflow_app.facts import Facts
 from xenflow_app.flowtable import FlowTable
@@ -72,7 +72,7 @@ from xenflow_app.openflow.values import (
 from xenflow_app.queues import Queues
 from xenflow_app.settings import AppSettings, Mode
 from xenflow_app.steps import Steps
-from xenflow_app.topology import End as TrunkEnd
+from xenflow_app.switches import Switches
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,7 @@ class Controller:
         self.reactive = settings.mode is Mode.REACTIVE
         self._effects: list[Effect] = []
         self._peers: dict[int, Identity] = {}
-        self._switches: dict[int, Node] = {}
-        self._strays: dict[int, Features] = {}
+        self._switches = Switches(self.nodes, self.fabric, self.discovery, self._effects.append)
         self.answering = Answering(self.flows)
         self.homes = Homes(self.nodes, self.fabric, self.answering)
         reactive = settings.reactive if self.reactive else None
@@ -162,7 +161,7 @@ class Controller:
                 frame = self.discovery.frame(end, node.dpid)
                 self._to_switch(node, encode.packet_out(actions.output(end.port), frame))
         if self.discovery.expire(now):
-            self._links_changed()
+            self.fabric.set_graph(self.discovery.links())
         self._finish()
 
     # -- servers and operators ---------------------------------------------------------------------------------------
@@ -244,30 +243,19 @@ class Controller:
     def switch_opened(self, switch: int, features: Features, node: str | None, now: float) -> None:
         """A switch has connected; `node` is its identity, None on loopback. Raises RemoteProtocolError to refuse it."""
         self._begin(now)
-        if node is not None:
-            owner: Node | None = self._node(node)
-        else:
-            bridges = ((item, item.bridge) for item in self.nodes.values())
-            owner = next((item for item, bridge in bridges if bridge and bridge.dpid == features.dpid), None)
-        if owner is None:
-            self._strays[switch] = features
-        else:
-            self._bind(owner, switch, features)
+        self._switches.opened(switch, features, None if node is None else self._node(node), now)
         self._finish()
 
     def switch_closed(self, switch: int, now: float) -> None:
         """The connection is gone; the switch goes on with what it has."""
         self._begin(now)
-        self._strays.pop(switch, None)
-        node = self._switches.pop(switch, None)
-        if node is not None and node.switch == switch:
-            self._unbind(node)
+        self._switches.closed(switch)
         self._finish()
 
     def switch_message(self, switch: int, message: SwitchMessage, now: float) -> None:
         """A message has come from a switch."""
-        node = self._switches.get(switch)
-        if node is None or node.switch != switch:
+        node = self._switches.node(switch)
+        if node is None:
             return
         self._begin(now)
         match message:
@@ -288,7 +276,7 @@ class Controller:
                     self._arrivals.packet_in(node, message, now)
             case PortStatus():
                 node.port_up[message.number] = message.up and message.reason is not PortReason.DELETE
-                self._watch_trunks(node)
+                self._switches.watch_trunks(node, now)
             case FlowRemoved():
                 self._arrivals.flow_removed(node, message)
             case ErrorMessage():
@@ -304,30 +292,6 @@ class Controller:
                 pass
         self._finish()
 
-    def _bind(self, node: Node, switch: int, features: Features) -> None:
-        bridge = node.bridge
-        if bridge is not None and bridge.dpid != features.dpid:
-            text = f"datapath {features.dpid:016x} is not the bridge {bridge.dpid:016x} of node {node.name}"
-            raise RemoteProtocolError(text)
-        if node.switch is not None:
-            self._effects.append(CloseSwitch(node.switch, "another connection of the same bridge took over"))
-            self._unbind(node)
-        self._switches[switch] = node
-        node.switch, node.dpid = switch, features.dpid
-        node.port_up = {port.number: port.up for port in features.ports}
-        self.fabric.node_back(node.name)
-        self.discovery.node_back(node.name, self._now)
-        node.datapath.start()
-        self._watch_trunks(node)
-        log.info("switch connected node=%s dpid=%016x", node.name, features.dpid)
-
-    def _unbind(self, node: Node) -> None:
-        node.switch = None
-        node.datapath.lost()
-        self.discovery.node_away(node.name)
-        self.fabric.node_away(node.name)
-        log.info("switch away node=%s", node.name)
-
     def _dumped(self, node: Node) -> None:
         for router in node.routers.values():
             if router.planned and router.exact is not None:
@@ -342,40 +306,12 @@ class Controller:
     def _node_facts(self, node: Node, message: Begin | Update | End) -> None:
         kinds = self._facts.of_node(node, message)
         if Bridge.KIND in kinds:
-            self._check_bridge(node)
+            self._switches.know_bridge(node, self._now)
         if kinds & {Machine.KIND, Network.KIND, Port.KIND}:
             self.queues.changed()
         if Port.KIND in kinds:
             self.drains.marks_changed()
-            self._watch_trunks(node)
-
-    def _check_bridge(self, node: Node) -> None:
-        bridge = node.bridge
-        if bridge is None:
-            return
-        if node.switch is not None and node.dpid != bridge.dpid:
-            self._effects.append(CloseSwitch(node.switch, f"its datapath id is not that of node {node.name}"))
-            self._unbind(node)
-        for switch, features in list(self._strays.items()):
-            if features.dpid == bridge.dpid:
-                del self._strays[switch]
-                self._bind(node, switch, features)
-
-    # -- links -------------------------------------------------------------------------------------------------------
-
-    def _watch_trunks(self, node: Node) -> None:
-        """Probe the trunks that are up, and take down links whose end is not."""
-        up = {
-            TrunkEnd(node.name, port.number) for port in node.ports if port.kind is PortKind.TRUNK and node.is_up(port)
-        }
-        for end in self.discovery.ends(node.name) - up:
-            self.discovery.close(end)
-        for end in up:
-            self.discovery.open(end, self._now)
-        self._links_changed()
-
-    def _links_changed(self) -> None:
-        self.fabric.set_graph(self.discovery.links())
+            self._switches.watch_trunks(node, self._now)
 
     # -- what follows from every event -------------------------------------------------------------------------------
 
