@@ -46,12 +46,17 @@ class Clock(Protocol):
 
 
 class Controller:
-    """Owns the links. `want` takes a plan; `on_installed` hears the token of the latest plan that is carried out."""
+    """Owns the links. `want` takes a plan; `on_installed` hears the token of the latest plan that is carried out.
+
+    That is: every link whose port is there is shaped, but for foreign ones and those that cannot be by this plan.
+    Whenever links have been looked at, `on_looked` is called first.
+    """
 
     def __init__(self, kernel: Kernel, database: Database, settings: Settings, clock: Clock) -> None:
         self.links: dict[str, Link] = {}
         self.sharing: Sharing = settings
         self.on_installed: Callable[[int], None] = lambda _token: None
+        self.on_looked: Callable[[], None] = lambda: None
         self._kernel, self._database, self._clock = kernel, database, clock
         self._bridge, self._frame_bytes = settings.ovs.bridge, settings.frame_bytes
         self._facts: dict[str, PortQueues] = {}
@@ -148,7 +153,9 @@ class Controller:
                 await self._collect_orphans(self._rows)
             except DataplaneError as error:
                 log.error("orphans cannot be looked for: %s", error)
-        if token and not self.awaits_rows and not self._due:
+        self.on_looked()
+        is_undone = bool(self._due) or any(link.is_tried_again for link in self.links.values())
+        if token and not self.awaits_rows and not is_undone:
             self.on_installed(token)
 
     async def _sync_link(self, port: str) -> None:
@@ -215,7 +222,7 @@ class Controller:
         if refused:
             link.applied = Tree()
             more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
-            link.stand(Standing.REFUSED, f"the kernel refused {refused[0]}{more}")
+            link.stand(Standing.REFUSED, f"the kernel refused {refused[0]}{more}", is_tried_again=True)
             return
         link.applied = wanted
         link.stand(Standing.SHAPED)

@@ -1,6 +1,6 @@
 """The local socket: xenflow-server brings the plan, operators ask (all over `xenflow.channel`, without TLS).
 
-    server: Begin, Update, End -> Inbox -> `Controller.want`, `Store` -> Ack once in the kernel; Problem if refused
+    server: Begin, Update, End -> Inbox -> `Controller.want`, `Store` -> Problem if refused; Ack once in the kernel
     anybody: Query "qos", "qos explain" -> Answer
 
 Rules: one plan, from whoever sent last; a connection that ends takes nothing with it. The facts of the disk are known
@@ -56,7 +56,7 @@ class Door:
         self._seqs: dict[int, int] = {}
         self._told: set[str] = set()
         self._outgoing: asyncio.Queue[Message] = asyncio.Queue()
-        controller.on_installed = self._installed
+        controller.on_looked, controller.on_installed = self._tell_refused, self._installed
 
     def start(self) -> None:
         """Take the last plan from the disk. Raises ConfigError if the file cannot be read."""
@@ -108,16 +108,19 @@ class Door:
     def _facts(self) -> list[PortQueues]:
         return [cast(PortQueues, fact) for fact in self._inbox.facts.of(PortQueues.KIND).values()]
 
-    def _installed(self, token: int) -> None:
-        """Acknowledge the newest sequence number that is carried out."""
-        if self._inbox.in_sync:
-            self._store.save(self._facts(), self._controller.datapath_type)
-        seq = self._seqs.get(token)
+    def _tell_refused(self) -> None:
+        """Tell why links are refused, each reason once."""
         for port, link in self._controller.links.items():
             text = f"{port}: {link.why}"
             if link.standing is Standing.REFUSED and text not in self._told:
                 self._told.add(text)
                 self._outgoing.put_nowait(Problem(QUEUES_SCOPE, text))
+
+    def _installed(self, token: int) -> None:
+        """Acknowledge the newest sequence number that is carried out."""
+        if self._inbox.in_sync:
+            self._store.save(self._facts(), self._controller.datapath_type)
+        seq = self._seqs.get(token)
         if seq is not None and self._server is not None:
             self._seqs = {key: value for key, value in self._seqs.items() if key > token}
             self._outgoing.put_nowait(Ack(QUEUES_SCOPE, seq))

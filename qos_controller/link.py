@@ -33,11 +33,16 @@ class Standing(enum.StrEnum):
 
 
 class Link:
-    """Keeps what is known of one link. `standing` and `why` are set by who talks to the kernel."""
+    """Keeps what is known of one link. `standing` and `why` are set by who talks to the kernel.
+
+    `is_tried_again`: it may come about without another plan, nor anybody's help, and until then the plan is not
+    carried out.
+    """
 
     def __init__(self, k_med: int, t_med_s: float) -> None:
         self.history = History(k_med, t_med_s)
         self.standing, self.why = Standing.WAITING, "not looked at yet"
+        self.is_tried_again = False
         self.index = 0
         self.applied = Tree()
         self.counters: dict[int, Counters] = {}
@@ -114,8 +119,9 @@ class Link:
             return True
         return any(not item.is_like(classes[minor]) for minor, item in self.applied.classes.items())
 
-    def stand(self, standing: Standing, why: str = "") -> None:
+    def stand(self, standing: Standing, why: str = "", *, is_tried_again: bool = False) -> None:
         """Note and log how far the link is; the same again is no news."""
+        self.is_tried_again = is_tried_again
         if (standing, why) == (self.standing, self.why):
             return
         level = logging.ERROR if standing is Standing.REFUSED else logging.INFO

@@ -343,6 +343,27 @@ def test_what_the_kernel_refuses_is_tried_again() -> None:
     play(world, scenario)
 
 
+def test_what_the_kernel_refuses_is_not_acknowledged_before_it_is_done() -> None:
+    world = world_of("p1", "p2")
+    world.kernel.refuse = PutClass
+
+    async def scenario() -> None:
+        looked: list[str] = []
+        world.controller.on_looked = lambda: looked.extend(link.why for link in world.controller.links.values())
+        world.controller.want([plan("p1")], token=1)
+        await world.until(lambda: any("the kernel refused" in why for why in looked), "refused")
+        await world.measured(30)
+        assert not world.installed
+        world.controller.want([plan("p1"), plan("gone")], token=2)
+        await world.measured(5)
+        assert not world.installed
+        world.kernel.refuse = None
+        await world.shaped("p1")
+        await world.until(lambda: 2 in world.installed, "acknowledged, though the other port is not there")
+
+    play(world, scenario)
+
+
 def test_counters_that_run_backwards_and_a_late_clock_are_no_load() -> None:
     world = world_of("p1")
 

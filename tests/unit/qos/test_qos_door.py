@@ -11,11 +11,12 @@ import pytest
 from qos_controller.config import Settings
 from qos_controller.controller import Controller
 from qos_controller.door import Door
+from qos_controller.link import Link, Standing
 from qos_controller.store import Store
 from tests.fakes.trafficcontrol import FakeKernel
 from xenflow.bandwidth import PortQueues, Queue
 from xenflow.replica import Outbox
-from xenflow.wire import QUEUES_SCOPE, Ack, Begin, End, Message
+from xenflow.wire import QUEUES_SCOPE, Ack, Begin, End, Message, Problem
 
 M = 10**6
 PLAN = [PortQueues(port, 100 * M, (Queue(8, "red", "", 20 * M),)) for port in ("p1", "p2")]
@@ -113,6 +114,23 @@ def test_a_plan_on_disk_holds_until_the_server_has_said_all(tmp_path: Path) -> N
     world.play(scenario)
     assert world.database.wanted[0] == {"p1", "p2", "p3"}
     assert world.database.wanted[-1] == {"p1", "p2"}
+
+
+def test_a_refusal_is_told_once_without_an_acknowledgement(tmp_path: Path) -> None:
+    world = World(tmp_path)
+
+    async def scenario(channel: FakeChannel) -> None:
+        for message in world.outbox.take():
+            channel.said.put_nowait(message)
+        await until(lambda: world.controller.has_plan)
+        link = world.controller.links["p1"] = Link(3, 1.0)
+        link.stand(Standing.REFUSED, "the kernel refused it", is_tried_again=True)
+        for _ in range(2):
+            world.controller.on_looked()
+        await until(lambda: channel.heard)
+        assert channel.heard == [Problem(QUEUES_SCOPE, "p1: the kernel refused it")]
+
+    world.play(scenario)
 
 
 async def until(condition: Callable[[], object]) -> None:
