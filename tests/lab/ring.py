@@ -289,10 +289,14 @@ class Traffic:
         self._stack.close()
 
     def reports(self) -> dict[str, dict[str, Any]]:
-        """Return by stream and receiver what was counted."""
-        sent = [sender.stop() for sender in self._senders]
-        found = {f"{name}>{who}": tool.end(END_MARKERS_S) for (name, who), tool in self._receivers.items()}
-        assert all(report["sent"] for report in sent)
+        """Return by stream and receiver what was counted; what counts as lost is by the sender's number of packets."""
+        sent = {stream.name: sender.stop()["sent"] for stream, sender in zip(self._streams, self._senders, strict=True)}
+        assert all(sent.values())
+        found = {}
+        for (name, who), tool in self._receivers.items():
+            report = tool.end(END_MARKERS_S)
+            lost = sent[name] - report["received"]  # also of a flow that was never heard of, or whose end was not
+            found[f"{name}>{who}"] = report | {"expected": sent[name], "lost": lost}
         return found
 
 

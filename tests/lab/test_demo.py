@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -45,6 +46,11 @@ def test_the_demo_shows_everything_and_leaves_nothing() -> None:
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert "\x1b" not in demo.stdout
     assert "All of it holds." in demo.stdout
+    figures = dict(
+        re.findall(r"^ *(lost|doubled|reordered|longest gap in a flow) {2,}(\S+)", demo.stdout, re.MULTILINE)
+    )
+    assert figures.keys() == {"lost", "doubled", "reordered", "longest gap in a flow"}, demo.stdout
+    assert (figures["lost"], figures["doubled"]) == ("0", "0")
     assert demo.stderr == ""
     assert not [name for name in lab_names() if name.startswith("demo-")]
 

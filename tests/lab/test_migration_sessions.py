@@ -180,6 +180,7 @@ def address(host: str) -> str:
 @pytest.mark.parametrize("freeze_s", FREEZES_S)
 def test_a_pause_that_is_shorter_than_the_timers_changes_nothing(lab: Lab, freeze_s: float) -> None:
     before, told = view(lab), changes(lab, ROUTERS)
+    assert told, "the daemons tell of their sessions' start, and so would of an end"
     assert path(lab) == PATH
     with moving.numbered(lab, stream("h2", 6001), stream("h3", 6002), rate_pps=RATE_PPS) as reports:
         done = moving.moved_by_hand(lab, "r1", next_node(lab), freeze_s)
@@ -213,6 +214,7 @@ def test_a_long_pause_is_survived_by_who_has_patience(lab: Lab, freeze_s: float)
     await_sessions(lab)
     patient = ("10.255.0.3", "10.0.30.3", "10.255.0.1", "10.0.30.1")
     told = changes(lab, ("r3",)), changes(lab, ("r1",), patient[:2])
+    assert all(told), "the daemons tell of their sessions' start, and so would of an end"
     with moving.numbered(lab, stream("h3", 6003), rate_pps=RATE_PPS) as reports:
         done = moving.moved_by_hand(lab, "r1", next_node(lab), freeze_s, timeout_s=60)
         ring.pause(lab, 2)

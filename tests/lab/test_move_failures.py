@@ -159,7 +159,7 @@ def homes(lab: Lab) -> set[str]:
 
 
 def left(lab: Lab, node: str) -> list[str]:
-    """Return what a node that does not have the router has of it: flows, a definition, queues."""
+    """Return what a node that does not have the router has of it: flows, a definition, ports."""
     found = of_router(lab, node, ROUTER)
     handed = lab.paths.machine(node) / "xenflow" / "state" / "routers" / f"{ROUTER}.json"
     found += [str(handed)] if handed.exists() else []
