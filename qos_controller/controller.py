@@ -69,7 +69,7 @@ class Controller:
         """Whether a plan has come, from the server or the disk: only then what it does not name is an orphan."""
         self._due: set[str] = set()
         self._sweep = True
-        self._recheck_s = 0.0
+        self._recheck_s = self._measure_s = 0.0
         self._poke = asyncio.Event()
 
     def want(self, facts: Iterable[PortQueues], token: int = 0) -> None:
@@ -81,12 +81,15 @@ class Controller:
         self._poke.set()
 
     def share(self, sharing: Sharing) -> None:
-        """Share links by these settings from now on; what was measured by others is forgotten."""
+        """Share links by these settings from now on, at once; what was measured by others is forgotten."""
         is_same_measure = (sharing.k_med, sharing.t_med_s) == (self.sharing.k_med, self.sharing.t_med_s)
         self.sharing = sharing
         for link in self.links.values():
             if not is_same_measure:
                 link.measure_by(sharing.k_med, sharing.t_med_s)
+        self._measure_s = min(self._measure_s, self._clock() + sharing.t_med_s)
+        self._due |= self.links.keys()
+        self._poke.set()
 
     @property
     def has_rows(self) -> bool:
@@ -121,20 +124,35 @@ class Controller:
         self._poke.set()
 
     async def _work(self) -> None:
-        t_med_s = self.sharing.t_med_s
-        due_s = self._clock() + t_med_s
+        self._measure_s = self._clock() + self.sharing.t_med_s
         while True:
+            self._look_again()
             if self._poke.is_set():
                 await self._sync()
-            if (now_s := self._clock()) >= due_s:
+            if (now_s := self._clock()) >= self._measure_s:
                 await self._measure_all()
                 t_med_s = self.sharing.t_med_s
-                due_s = max(due_s + t_med_s, now_s + t_med_s / 2)
+                self._measure_s = max(self._measure_s + t_med_s, now_s + t_med_s / 2)
+            until_s = min(self._measure_s, self._recheck_s) if self._pending() else self._measure_s
             try:
-                async with asyncio.timeout(max(due_s - self._clock(), 0)):
+                async with asyncio.timeout(max(until_s - self._clock(), 0)):
                     await self._poke.wait()
             except TimeoutError:
                 continue
+
+    def _pending(self) -> set[str]:
+        """Return the links that are to be looked at again without a reason."""
+        return self._due | {port for port, link in self.links.items() if link.standing is not Standing.SHAPED}
+
+    def _look_again(self) -> None:
+        """Let links that wait or are refused be looked at, if that is due."""
+        now_s = self._clock()
+        if now_s < self._recheck_s:
+            return
+        self._recheck_s = now_s + RECHECK_S
+        if pending := self._pending():
+            self._due |= pending
+            self._poke.set()
 
     async def _sync(self) -> None:
         """Bring every link that is due to where it belongs."""
@@ -236,12 +254,8 @@ class Controller:
         return classifier(self.datapath_type) if self._has_programs else NoClassifier()
 
     async def _measure_all(self) -> None:
-        looks_again = self._clock() >= self._recheck_s
-        if looks_again:
-            self._recheck_s = self._clock() + RECHECK_S
         for port, link in list(self.links.items()):
             if link.standing is not Standing.SHAPED:
-                self._due |= {port} if looks_again else set()
                 continue
             try:
                 await self._measure(port, link)

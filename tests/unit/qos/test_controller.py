@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping
 
 import pytest
 
-from qos_controller import rows
+from qos_controller import controller, rows
 from qos_controller.config import Settings
 from qos_controller.controller import Controller
 from qos_controller.decision import PolicyKind
@@ -62,14 +62,14 @@ class FakeDatabase:
 class World:
     """A controller at work; its clock is moved by hand, and each tick of it is a measurement."""
 
-    def __init__(self, *ports: str, away: bool = False) -> None:
+    def __init__(self, *ports: str, away: bool = False, t_med_s: float = 0.05) -> None:
         self.kernel, self.database = FakeKernel(), FakeDatabase(*ports)
         self.database.is_away = away
         for port in ports:
             self.kernel.add(port)
         self.now_s = 0.0
         self.installed: list[int] = []
-        settings = Settings(t_med_s=0.05, k_med=2)
+        settings = Settings(t_med_s=t_med_s, k_med=2)
         self.controller = Controller(self.kernel, self.database, settings, lambda: self.now_s)  # type: ignore[arg-type]
         self.controller.on_installed = self.installed.append
 
@@ -424,6 +424,40 @@ def test_other_settings_are_taken_over_at_work() -> None:
         assert device.tree.classes[9].rate > 20 * M // 8
         world.controller.share(Settings(t_med_s=0.06, k_med=1, policy=PolicyKind.STATIC))
         await world.until(lambda: device.tree.classes[9].rate == 20 * M // 8, "as plain Open vSwitch")
+
+    play(world, scenario)
+
+
+def test_other_settings_are_felt_before_the_next_measurement() -> None:
+    world = World("p1", t_med_s=3600)
+
+    async def scenario() -> None:
+        world.controller.want([plan()])
+        await world.shaped("p1")
+        device = world.kernel.devices["p1"]
+        world.controller.share(Settings(t_med_s=3600, k_med=2, policy=PolicyKind.STATIC))
+        await world.until(lambda: device.tree.classes[9].rate == 20 * M // 8, "as plain Open vSwitch")
+        world.controller.share(Settings(t_med_s=0.05, k_med=2))
+        device.counters[9] = Counters(10**6, 10**3, 0, 0)
+        await world.until(lambda: world.link("p1").loads(), "measured")
+        assert world.now_s < 3600
+
+    play(world, scenario)
+
+
+def test_a_link_that_waits_is_looked_at_again_however_seldom_measurements_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controller, "RECHECK_S", 0.02)
+    world = World("p1", t_med_s=3600)
+    del world.kernel.devices["p1"]
+
+    async def scenario() -> None:
+        world.controller.want([plan()])
+        await world.until(lambda: "p1" in world.controller.links, "looked at")
+        await world.measured(5)
+        assert world.link("p1").why == "no such device"
+        world.kernel.add("p1")
+        await world.shaped("p1")
+        assert world.now_s < 3600
 
     play(world, scenario)
 
