@@ -105,11 +105,13 @@ class Controller:
         self.answering = Answering(self.flows)
         self.homes = Homes(self.nodes, self.fabric, self.answering)
         reactive = settings.reactive if self.reactive else None
-        self._facts = Facts(self.nodes, self.fabric, self.homes, self.answering, reactive, self._problem)
+        self._facts = Facts(
+            self.nodes, self.fabric, self.homes, self.answering, reactive, self._problem, settings.hold_s
+        )
         self._steps = Steps(self.fabric, self.nodes, self._effects.append)
         self.queues = Queues(self.nodes, self.fabric, self.homes, self._facts.networks, self._tell, self._problem)
         self.inquiries = Inquiries(self._tell)
-        self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self.queues, self._tell)
+        self.moves = Moves(self.nodes, self._facts, self.homes, self._steps, self.queues, self._tell, settings.hold_s)
         self.ignored = Tally("ignored")
         self._reserved = ReservedFrames(self.nodes, self.ignored)
         self.drains = Drains(self.nodes, self.fabric, self._steps, self._tell)

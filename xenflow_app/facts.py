@@ -57,6 +57,7 @@ class Facts:
         answers: Answering,
         reactive: Reactive | None,
         refuse: Refuse,
+        hold_s: float,
     ) -> None:
         self.networks = Networks()
         self.watcher: Watcher | None = None
@@ -68,7 +69,7 @@ class Facts:
         self._refuse = refuse
         self._ids = Ids()
         self._keeping = Keeping()
-        self._inherited = Inherited(nodes, fabric, self._ids)
+        self._inherited = Inherited(nodes, fabric, self._ids, hold_s)
 
     # -- a node ------------------------------------------------------------------------------------------------------
 

@@ -26,17 +26,16 @@ from xenflow_app.takeover import Routed
 
 log = logging.getLogger(__name__)
 
-HOLD_S = 60.0
-"""How long a router whose VM has left, and has not arrived anywhere, is forwarded for."""
 UNEXPECTED_S = 10.0
-"""The same after a start, if no node expects it."""
+"""How long a router whose VM is nowhere after a start is forwarded for, if no node expects it."""
 
 
 class Inherited:
     """See the module. It holds the routers that the switches forward for and that have not appeared on any node."""
 
-    def __init__(self, nodes: Mapping[str, Node], fabric: Fabric, ids: Ids) -> None:
-        """`ids` are the numbers of routers by their names."""
+    def __init__(self, nodes: Mapping[str, Node], fabric: Fabric, ids: Ids, hold_s: float) -> None:
+        """`ids` are the numbers of routers by their names; `hold_s` is how long one that is expected is waited for."""
+        self._hold_s = hold_s
         self._nodes = nodes
         self._fabric = fabric
         self._ids = ids
@@ -78,7 +77,7 @@ class Inherited:
             return
         expected = {self._ids.of(name.encode()) for node in self._nodes.values() for name in handed(node)}
         for owner, addresses in list(self._routers.items()):
-            if owner not in expected or now - self._began >= HOLD_S:
+            if owner not in expected or now - self._began >= self._hold_s:
                 del self._routers[owner]
                 log.info("router given up number=%#x", owner)
                 for address in addresses:

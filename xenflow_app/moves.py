@@ -23,7 +23,6 @@ from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
 from xenflow_app.handing import Handing, no_room
 from xenflow_app.homes import Homes
-from xenflow_app.inherited import HOLD_S
 from xenflow_app.migration import ENDED, Action, Event, State, step, why_back
 from xenflow_app.node import Node
 from xenflow_app.openflow.values import PacketIn
@@ -82,7 +81,10 @@ class Migration:
 
 
 class Moves:
-    """See the module. `send` takes a node and a message for its server, and tells whether it can be sent."""
+    """See the module. `send` takes a node and a message for its server, and tells whether it can be sent.
+
+    `hold_s` is how long a router whose VM has left, and has not arrived anywhere, is forwarded for.
+    """
 
     def __init__(
         self,
@@ -92,6 +94,7 @@ class Moves:
         steps: Steps,
         queues: Queues,
         send: Callable[[Node, Message], bool],
+        hold_s: float,
     ) -> None:
         self.under_way: dict[str, Migration] = {}
         self.ended: list[Migration] = []
@@ -101,6 +104,7 @@ class Moves:
         self._steps = steps
         self._queues = queues
         self._send = send
+        self._hold_s = hold_s
         self._held: dict[tuple[str, str], float] = {}
         self._handing = Handing(nodes, homes, send)
         self._now = 0.0
@@ -220,7 +224,7 @@ class Moves:
             node = self._nodes[where]
             if node.machine(name) is not None or name not in node.routers or name in self.under_way:
                 del self._held[name, where]
-            elif now - since >= HOLD_S:
+            elif now - since >= self._hold_s:
                 del self._held[name, where]
                 self._facts.remove(node, name)
                 self._handing.nowhere_else(name)

@@ -65,6 +65,8 @@ class AppSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Mode = Mode.PROACTIVE
     probe_interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 1.0
     """How often the links between nodes are probed."""
+    hold_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 60.0
+    """How long a router whose VM has left a node, and has not arrived anywhere, is forwarded for."""
     reactive: Reactive = Reactive()
     limits: AppLimits = AppLimits()
     pox: Pox = Pox()

@@ -76,6 +76,7 @@ openflow = {openflow}                   # switches
 
 # socket = "/run/xenflow/app.sock"      # operators on this machine
 # probe_interval_s = 1.0                # how often links between nodes are probed (0.1 to 60)
+# hold_s = 60                           # how long a router whose VM has left, and arrived nowhere, is forwarded for
 
 # Replaced files count without a restart.
 [tls]

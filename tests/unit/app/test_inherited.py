@@ -13,7 +13,7 @@ from xenflow.model import Handed, Machine, Port
 from xenflow.wire import Define
 from xenflow_app import switching
 from xenflow_app.controller import Controller
-from xenflow_app.inherited import HOLD_S, UNEXPECTED_S
+from xenflow_app.inherited import UNEXPECTED_S
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions
 from xenflow_app.takeover import Routed
@@ -83,7 +83,7 @@ def test_the_vm_is_at_the_target_but_its_client_has_not_reported_there() -> None
 def test_the_vm_is_nowhere_and_appears_after_a_while(node: str) -> None:
     history = killed(ordered())
     history.net.start()
-    history.wait(HOLD_S - 5)
+    history.wait(history.net.settings.hold_s - 5)
     assert (entered(history.net), way(history.net)) == ({"a"}, TO_A)
     appear(history, node)
     assert way(history.net) == TO_A
@@ -97,7 +97,7 @@ def test_the_vm_is_nowhere_and_appears_after_a_while(node: str) -> None:
 def test_a_vm_that_appears_nowhere_is_given_up(expected: bool) -> None:
     history = killed(ordered() if expected else told())
     history.net.start()
-    history.wait((HOLD_S if expected else UNEXPECTED_S) - 5)
+    history.wait((history.net.settings.hold_s if expected else UNEXPECTED_S) - 5)
     assert (entered(history.net), way(history.net)) == ({"a"}, TO_A)
     history.net.watch = lambda: None  # from here on nobody has to be forwarded for
     history.wait(7)

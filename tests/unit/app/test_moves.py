@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from tests.unit.app.network import World, mac
@@ -303,14 +304,17 @@ def test_a_node_gets_the_addresses_only_when_its_packets_follow_the_routers_flow
     assert (state(net), way(net, "c")) == (State.DONE, actions.output(1))
 
 
-def test_a_move_by_hand_that_arrives_nowhere_is_held_and_then_removed() -> None:
+@pytest.mark.parametrize("hold_s", [60.0, 10.0])
+def test_a_move_by_hand_that_arrives_nowhere_is_held_and_then_removed(hold_s: float) -> None:
     net = world()
+    net.settings = msgspec.structs.replace(net.settings, hold_s=hold_s)
+    net.start()
     number = number_of(net)
     net.unplug("a", "r1", moved=True)
     assert entrance(30, FIRST) in of_router(net, "a", number)
-    net.run(30)
+    net.run(hold_s - 5)
     assert entrance(30, FIRST) in of_router(net, "a", number)
-    net.run(35)
+    net.run(7)
     assert of_router(net, "a", number) == {}
 
 
