@@ -68,7 +68,10 @@ class Link:
         return self.decision.settings if self.decision else {}
 
     def redefine(self, fact: PortQueues, frame_bytes: int, classifier: Classifier) -> list[str]:
-        """Take a plan over; return why it cannot be carried out, empty if it can. What was measured stays."""
+        """Take a plan over; return why it cannot be carried out, empty if it can.
+
+        What was measured stays, but not of queues that are another owner's or class's now.
+        """
         wanted = plan.link_plan(fact, frame_bytes)
         problems = list(plan.problems(wanted))
         if problems:
@@ -77,6 +80,12 @@ class Link:
             self._programs = classifier.programs(fact.queues)
         except ValueError as error:
             return [f"{fact.port}: {error}"]
+        before = {item.queue: item for item in self.plan.classes}
+        self.history.forget(
+            item.queue
+            for item in wanted.classes
+            if (was := before.get(item.queue)) is not None and (was.owner, was.name) != (item.owner, item.name)
+        )
         self.fact, self.plan, self._head_drop = fact, wanted, classifier.sends_batches
         return []
 
