@@ -81,18 +81,20 @@ class Kernel:
         self._route.close()
 
     async def device(self, name: str) -> Device | None:
-        """Return a device by name, None if there is none."""
+        """Return a device by name, None if there is none. Raises DataplaneError."""
         try:
             links = await self._route.link("get", ifname=name)
         except NetlinkError as error:
             if error.code == errno.ENODEV:
                 return None
             raise DataplaneError(f"{name}: {error}") from error
+        except OSError as error:
+            raise DataplaneError(f"{name}: cannot be read: {error}") from error
         link = links[0]
         return Device(link["index"], link.get_attr("IFLA_MTU"), link.get_attr("IFLA_GSO_MAX_SIZE") or 1 << 16)
 
     async def ours(self) -> dict[str, int]:
-        """Return the devices that have our qdisc, by name, with their index."""
+        """Return the devices that have our qdisc, by name, with their index. Raises DataplaneError."""
         indexes: set[int] = set()
 
         def take(data: bytes, offset: int, length: int) -> None:
@@ -103,7 +105,10 @@ class Kernel:
         await self._dump(Request(rtnl.GET_QDISC, rtnl.REQUEST | rtnl.DUMP, 0, 0), 0, rtnl.NEW_QDISC, take)
         if not indexes:
             return {}
-        links = [link async for link in await self._route.link("dump")]
+        try:
+            links = [link async for link in await self._route.link("dump")]
+        except (NetlinkError, OSError) as error:
+            raise DataplaneError(f"devices cannot be read: {error}") from error
         return {link.get_attr("IFLA_IFNAME"): link["index"] for link in links if link["index"] in indexes}
 
     async def measure(self, index: int) -> Reading:
