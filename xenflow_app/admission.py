@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from xenflow.bandwidth import rate_text
 from xenflow_app.hires import Hire, Place
-from xenflow_app.queueing import Room, sure
+from xenflow_app.queueing import MAX_SLOT, Room, sure
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Admission:
         for hire in sorted(hiring.values(), key=lambda item: (item.owner not in first, item.key)):
             if hire.key in self.admitted:
                 continue
-            reason = self.no_room(hire, places[hire.key], rooms)
+            reason = self._no_queues() or self.no_room(hire, places[hire.key], rooms)
             if reason:
                 refused[hire.key] = reason
             else:
@@ -71,6 +71,10 @@ class Admission:
             log.error("not admitted %s: %s", key, reason)
         self._note_broken(rooms)
         return new
+
+    def _no_queues(self) -> str:
+        """Return why nobody else can have queues; empty if somebody can."""
+        return f"{MAX_SLOT} owners have queues, and there are no more" if len(self.admitted) >= MAX_SLOT else ""
 
     def no_room(self, hire: Hire, places: Iterable[Place], rooms: Mapping[Place, Room]) -> str:
         """Return why the owner's rate does not fit these ports beside what is hired; empty if it does."""

@@ -8,7 +8,7 @@ Who is not admitted has the queue of its control traffic, and no other.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xenflow.bandwidth import CONTROL_CLASS, DEFAULT_CLASS, Match, Queue, Selector
@@ -65,23 +65,32 @@ class Slots:
         self._slots: dict[str, int] = {}
         self._taken: set[int] = set()
 
-    def of(self, key: str) -> int:
-        """Return the owner's slot. Raises OverflowError if there are too many owners."""
-        slot = self._slots.get(key)
-        if slot is None:
-            if len(self._taken) >= MAX_SLOT:
-                raise OverflowError(f"more than {MAX_SLOT} owners of queues")
-            slot = int.from_bytes(hashlib.blake2s(key.encode(), digest_size=4).digest(), "big") % MAX_SLOT + 1
-            while slot in self._taken:
-                slot = slot % MAX_SLOT + 1
-            self._slots[key] = slot
-            self._taken.add(slot)
-        return slot
+    def __contains__(self, key: str) -> bool:
+        return key in self._slots
 
-    def keep(self, keys: set[str]) -> None:
-        """Forget all other owners."""
-        for key in self._slots.keys() - keys:
+    def of(self, key: str) -> int:
+        """Return the slot of an owner that has one."""
+        return self._slots[key]
+
+    def assign(self, keys: Sequence[str]) -> list[str]:
+        """Give the first owners their slots, and forget all that are not named; return those for whom none is left."""
+        served = keys[:MAX_SLOT]
+        for key in self._slots.keys() - set(served):
             self._taken.discard(self._slots.pop(key))
+        for key in served:
+            if key not in self._slots:
+                self._take(key, _digest(key))
+        return list(keys[MAX_SLOT:])
+
+    def _take(self, key: str, slot: int) -> None:
+        while slot in self._taken:
+            slot = slot % MAX_SLOT + 1
+        self._slots[key] = slot
+        self._taken.add(slot)
+
+
+def _digest(key: str) -> int:
+    return int.from_bytes(hashlib.blake2s(key.encode(), digest_size=4).digest(), "big") % MAX_SLOT + 1
 
 
 def sure(hire: Hire) -> int:

@@ -8,6 +8,7 @@ change nothing here; machines, networks, links and homes do, and then all of it 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Set
 from functools import partial
@@ -26,6 +27,8 @@ from xenflow_app.networks import Networks
 from xenflow_app.node import Node
 from xenflow_app.pipeline import Kind
 from xenflow_app.queueing import Room
+
+log = logging.getLogger(__name__)
 
 Shaped = Mapping[Place, Room]
 """The ports that have queues."""
@@ -52,6 +55,7 @@ class Queues:
         self._send = send
         self._refuse = refuse
         self._slots = queueing.Slots()
+        self._without: list[str] = []
         self._every: dict[str, Set[Place]] = {}
         self._outboxes: dict[str, Outbox] = {}
         self._acked: dict[str, int] = {}
@@ -127,10 +131,20 @@ class Queues:
         for key, reason in self.admission.update(owners, ways_of, rooms, first).items():
             self._tell_refused(key, reason)
         shaped = {place: rooms[place] for place in self.admission.hired if rooms[place].capacity}
-        present = [hire for hire in owners if not shaped.keys().isdisjoint(every[hire.key])]
-        self._slots.keep({hire.key for hire in present})
+        present = self._with_slots([hire for hire in owners if not shaped.keys().isdisjoint(every[hire.key])])
         self._plan_ports(present, ways_of, every, shaped)
         self._plan_flows(present, every, shaped.keys())
+
+    def _with_slots(self, owners: list[Hire]) -> list[Hire]:
+        """Return those who have queues: all, unless there are too many. Then who is admitted goes first."""
+        keys = sorted(hire.key for hire in owners)
+        keys.sort(key=lambda key: (key not in self.admission.admitted, key not in self._slots))
+        without = self._slots.assign(keys)
+        if without != self._without:
+            said = f"{len(without)}: {', '.join(without[:3])}{', …' if len(without) > 3 else ''}" if without else "none"
+            (log.error if without else log.info)("owners without queues, not even of control: %s", said)
+        self._without = without
+        return [hire for hire in owners if hire.key in self._slots]
 
     def _begin(self) -> None:
         """What there is is known for the first time: from now on the servers are told."""
