@@ -316,12 +316,27 @@ class DrainStatus(msgspec.Struct, frozen=True):
     elapsed_s: float
 
 
+class BrokenPromise(msgspec.Struct, frozen=True):
+    """A link (NODE:PORT) on which more is hired than it has beside what control has of it; rates in bit/s.
+
+    `owners` hired it: ``router NAME`` or ``network NAME``.
+    """
+
+    link: str
+    hired: int
+    capacity: int
+    control: int
+    owners: list[str]
+
+
 class Shares(msgspec.Struct, frozen=True):
     """The queues of the nodes that were asked for, by node.
 
     `refused` are owners whose rate is not guaranteed, `silent` nodes that gave no answer, both with the reason.
+    `broken` are links that cannot keep what was promised to those who were admitted.
     """
 
     nodes: dict[str, QosStatus]
     refused: dict[str, str] = {}
     silent: dict[str, str] = {}
+    broken: list[BrokenPromise] = []

@@ -22,12 +22,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A promise that a link cannot keep: what was hired there, what it carries, what control has of it (bit/s)."""
+    """A promise that a link cannot keep: what was hired there, what it carries, what control has of it (bit/s).
+
+    `owners` are the keys of those who were promised.
+    """
 
     place: Place
     hired: int
     capacity: int
     control: int
+    owners: tuple[str, ...]
 
 
 class Admission:
@@ -69,7 +73,7 @@ class Admission:
         self.refused = refused
         for key, reason in new.items():
             log.error("not admitted %s: %s", key, reason)
-        self._note_broken(rooms)
+        self._note_broken(places, rooms)
         return new
 
     def _no_queues(self) -> str:
@@ -100,9 +104,9 @@ class Admission:
         for place in places:
             self.hired[place] = self.hired.get(place, 0) + sure(hire)
 
-    def _note_broken(self, rooms: Mapping[Place, Room]) -> None:
+    def _note_broken(self, places: Mapping[str, Set[Place]], rooms: Mapping[Place, Room]) -> None:
         broken = tuple(
-            Broken(place, hired, room.capacity, room.control)
+            Broken(place, hired, room.capacity, room.control, self._owners(place, places))
             for place, hired in sorted(self.hired.items())
             if (room := rooms[place]).capacity and hired > room.left
         )
@@ -110,8 +114,11 @@ class Admission:
             if item not in self.broken:
                 hired, carried, control = map(rate_text, (item.hired, item.capacity, item.control))
                 said = f"{hired} are hired, it carries {carried}, {control} of that control"
-                log.error("promise broken link=%s:%s: %s", *item.place, said)
+                log.error("promise broken link=%s:%s: %s; by %s", *item.place, said, ", ".join(item.owners))
         for item in self.broken:
             if item.place not in {other.place for other in broken}:
                 log.info("promise kept again link=%s:%s", *item.place)
         self.broken = broken
+
+    def _owners(self, place: Place, places: Mapping[str, Set[Place]]) -> tuple[str, ...]:
+        return tuple(key for key in sorted(self.admitted) if place in places[key])

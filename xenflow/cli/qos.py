@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from xenflow.answers import Shares
+from xenflow.answers import BrokenPromise, Shares
 from xenflow.bandwidth import rate_text
 from xenflow.cli.client import App, app_options, ask, names
 from xenflow.cli.output import json_option, print_json
@@ -80,7 +80,7 @@ def _ask(app: App, link: str) -> Shares:
 
 def _is_well(answer: Shares) -> bool:
     kept = all(link.kept >= 1 and not link.why for status in answer.nodes.values() for link in status.links)
-    return kept and not answer.refused and not answer.silent
+    return kept and not answer.refused and not answer.silent and not answer.broken
 
 
 def _console() -> Console:
@@ -104,9 +104,16 @@ def picture(answer: Shares) -> RenderableType:
     for node, status in answer.nodes.items():
         for link in status.links:
             parts += [_title(node, link), _table(link), Text("")]
+    parts += [Text(_broken(item), style="bold red") for item in answer.broken]
     parts += [Text(f"NOT GUARANTEED  {owner}: {reason}", style="bold red") for owner, reason in answer.refused.items()]
     parts += [Text(f"NO ANSWER  {node}: {reason}", style="bold red") for node, reason in answer.silent.items()]
     return Group(*parts) if parts else Text("no link has queues: nobody has hired bandwidth")
+
+
+def _broken(item: BrokenPromise) -> str:
+    hired, carried, control = map(rate_text, (item.hired, item.capacity, item.control))
+    who = ", ".join(item.owners)
+    return f"PROMISE BROKEN  link {item.link}: {hired} are hired, it carries {carried} ({control} for control): {who}"
 
 
 def _title(node: str, link: LinkQueues) -> Text:

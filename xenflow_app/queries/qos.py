@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from xenflow.answers import Shares
+from xenflow.answers import BrokenPromise, Shares
 from xenflow.qosanswers import QosStatus
 from xenflow_app.queries.names import QueryError, find_node
 
@@ -40,7 +40,7 @@ def qos(controller: Controller, arguments: Mapping[str, str], reply: Reply) -> N
             links = [link for link in status.links if port in ("", link.port)]
             found[at] = msgspec.structs.replace(status, links=links)
         refused = {} if name else dict(controller.queues.admission.refused)
-        reply(msgspec.json.encode(Shares(found, refused, silent)), "")
+        reply(msgspec.json.encode(Shares(found, refused, silent, _broken(controller, name))), "")
 
     controller.inquiries.ask(shaped if node is None else [node], "qos", {}, collect, controller.now)
 
@@ -56,6 +56,15 @@ def explain(controller: Controller, arguments: Mapping[str, str], reply: Reply) 
         reply(answers.get(node.name, b""), errors.get(node.name, ""))
 
     controller.inquiries.ask([node], "qos explain", {"port": port}, passed_on, controller.now)
+
+
+def _broken(controller: Controller, name: str) -> list[BrokenPromise]:
+    """Return the promises that cannot be kept, of one link if it is named."""
+    found = [
+        BrokenPromise(f"{item.place[0]}:{item.place[1]}", item.hired, item.capacity, item.control, list(item.owners))
+        for item in controller.queues.admission.broken
+    ]
+    return [item for item in found if name in ("", item.link)]
 
 
 def _link(controller: Controller, name: str) -> tuple[Node, str]:
