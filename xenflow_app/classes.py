@@ -10,10 +10,11 @@ does not choose: class sets the code point of every packet that it sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from xenflow.bandwidth import CONTROL_CLASS, DEFAULT_CLASS, Match
-from xenflow_app.flowtable import FABRIC, FlowKey, Owner
+from xenflow_app import rules
+from xenflow_app.flowtable import FABRIC, FlowKey, FlowValue, Owner, kind_of, owner_of
 from xenflow_app.openflow import actions
 from xenflow_app.openflow.nxm import ETH_ARP, ETH_IP, ETH_IPV6, ICMP, ICMP6, TCP, UDP, MatchFields
 from xenflow_app.pipeline import IGMP, MLD, RSVP, VLAN_PRESENT, Flows, Kind, Sheet, Table, goto
@@ -144,6 +145,15 @@ def blocks(first: int, last: int) -> Iterator[tuple[int, int]]:
 def is_default(key: FlowKey) -> bool:
     """Tell whether a flow gives an owner's default class its queue: only who is admitted has that."""
     return key[0] == Table.QUEUE and int.from_bytes(key[1:3], "big") in (_OF_ROUTER, _OF_NETWORK)
+
+
+def slot_of(flows: Mapping[FlowKey, FlowValue], vid: int, mac: bytes, owner: Owner) -> int:
+    """Return the slot that flows of a switch give an owner, as its control class has it; 0 if they give none."""
+    (key,) = queued(vid, mac, owner, 0, (CONTROL_CLASS,))
+    value = flows.get(key)
+    if value is None or kind_of(value) != Kind.QUEUE or owner_of(value) != owner:
+        return 0
+    return next((action.queue // CLASSES for action in rules.actions(value) if isinstance(action, rules.SetQueue)), 0)
 
 
 def queued(vid: int, mac: bytes, owner: Owner, slot: int, numbers: Iterable[int]) -> Flows:

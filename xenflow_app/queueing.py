@@ -59,7 +59,10 @@ class Room:
 
 
 class Slots:
-    """A number for each owner, a digest of its key; of two with one digest the later one takes the next."""
+    """A number for each owner, a digest of its key; of two with one digest the later one takes the next.
+
+    So it depends on who came first: a controller that starts has to `restore` what the switches have.
+    """
 
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
@@ -81,6 +84,11 @@ class Slots:
             if key not in self._slots:
                 self._take(key, _digest(key))
         return list(keys[MAX_SLOT:])
+
+    def restore(self, key: str, slot: int) -> None:
+        """Give an owner the slot that it had, if it has none and nobody else has that one."""
+        if key not in self._slots and slot not in self._taken and 0 < slot <= MAX_SLOT:
+            self._take(key, slot)
 
     def _take(self, key: str, slot: int) -> None:
         while slot in self._taken:

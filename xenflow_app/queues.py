@@ -127,7 +127,10 @@ class Queues:
         ways_of = {key: known for key, (known, _) in found.items()}
         every = self._every = {key: places for key, (_, places) in found.items()}
         rooms = self._rooms(every)
-        first = self._queued_before() if not self.admission.admitted else set()
+        first: set[int] = set()
+        if not self.admission.admitted:
+            first = self._queued_before()
+            self._restore_slots(owners)
         for key, reason in self.admission.update(owners, ways_of, rooms, first).items():
             self._tell_refused(key, reason)
         shaped = {place: rooms[place] for place in self.admission.hired if rooms[place].capacity}
@@ -173,6 +176,13 @@ class Queues:
             for key, value in node.flows.actual.items()
             if classes.is_default(key) and kind_of(value) == Kind.QUEUE
         }
+
+    def _restore_slots(self, owners: list[Hire]) -> None:
+        """Let owners keep the queues that they have in the switches, which may be another's by their digests."""
+        for hire in owners:
+            for node in self._nodes.values():
+                for vid, mac in hire.frames:
+                    self._slots.restore(hire.key, classes.slot_of(node.flows.actual, vid, mac, hire.owner))
 
     def _tell_refused(self, key: str, reason: str) -> None:
         kind, _, name = key.partition(" ")

@@ -43,3 +43,32 @@ def test_all_slots_can_be_taken() -> None:
     kept = slots.of(keys[1])
     assert slots.assign(keys[1:]) == keys[-1:]
     assert slots.of(keys[1]) == kept
+
+
+def of_one_digest() -> tuple[str, str]:
+    """Return two routers' names, in order, whose digests are the same."""
+    seen: dict[int, str] = {}
+    for number in range(1000, 9999):
+        slots = queueing.Slots()
+        slots.assign([f"router x{number}"])
+        slot = slots.of(f"router x{number}")
+        if slot in seen:
+            return seen[slot], f"x{number}"
+        seen[slot] = f"x{number}"
+    raise AssertionError
+
+
+def test_a_controller_that_starts_changes_nobodys_queues() -> None:
+    """The second of two with one digest was there before the first."""
+    later, earlier = of_one_digest()
+    world = network()
+    world.router("b", earlier, {"core": "10.0.0.3/24"}, 121)
+    world.start()
+    hire(world, "b", earlier, 10 * M)
+    world.router("b", later, {"core": "10.0.0.4/24"}, 131)
+    world.settle()
+    hire(world, "b", later, 10 * M)
+    before = queues(world, "b")
+    assert before["t2"][later, ""].id == before["t2"][earlier, ""].id + 8
+    world.start()
+    assert queues(world, "b") == before
