@@ -3,8 +3,9 @@
 After each change of any switch a packet from each node to what is behind the router is followed through all tables, as
 the switches would. It arrives exactly once, routed by a switch. Two things excuse its loss, and no more: a switch on
 its way that is dead, and a controller that has started anew while the router's client was away and no switch routed for
-it any more (nobody knows its tables until it has reported and its move has ended: the VM gets the packet). Events come
-late, twice, or not at all.
+it any more (nobody knows its tables until it has reported and its move has ended: the VM gets the packet). Nor does
+anybody know the router's addresses then: a switch that forgets its flows meanwhile does not answer for them. Events
+come late, twice, or not at all.
 """
 
 from __future__ import annotations
@@ -80,6 +81,8 @@ class Moving(RuleBasedStateMachine):
         self.machine, self.client, self.where, self.reported = found, client, "a", True
         self.known = True
         self.dead: set[str] = set()
+        self.unaware = False  # the controller has started while the client was away
+        self.mute: set[str] = set()  # switches that have forgotten what an unaware controller cannot tell them
         self.answered: list[tuple[Server, Progress]] = []
         self.net.watch = self.packets_arrive_once
         self.packets_arrive_once()
@@ -240,12 +243,21 @@ class Moving(RuleBasedStateMachine):
         if self.net.servers[node].connection is not None:
             self.net.disconnect_switch(node)
         self.net.servers[node].switch.flows.clear()
+        if self.unaware:
+            self.mute.add(node)
+            self.known &= self.is_routed()
 
     @rule()
     def restart_the_controller(self) -> None:
-        routed = any(ENTRANCE in server.switch.flows for server in self.net.servers.values())
-        self.known &= self.reported or routed  # else nobody can know its tables until it reports again
+        self.known &= self.reported or self.is_routed()  # else nobody can know its tables until it reports again
+        if not self.reported:
+            self.unaware = True
+            self.mute |= self.dead
         self.net.start()
+
+    def is_routed(self) -> bool:
+        """Tell whether some switch routes for the router."""
+        return any(ENTRANCE in server.switch.flows for server in self.net.servers.values())
 
     @rule(seconds=floats(0.05, 70))
     def wait(self, seconds: float) -> None:
@@ -264,7 +276,9 @@ class Moving(RuleBasedStateMachine):
 
     def packets_arrive_once(self) -> None:
         """And who asks for the router is answered once."""
-        self.known |= self.reported and not self.net.controller.moves.under_way
+        if self.reported and not self.net.controller.moves.under_way:
+            self.known, self.unaware = True, False
+            self.mute.clear()
         self.dead -= {node for node in self.dead if self.is_complete(node)}
         tables = {server.name: Tables(server.switch.flows) for server in self.net.servers.values()}
         for start in "abc":
@@ -274,7 +288,8 @@ class Moving(RuleBasedStateMachine):
                 continue
             assert len(fate.delivered) <= 1, why
             assert fate.delivered == [("c", GATEWAY_PORT)] or not self.known, why
-            assert answers(start, tables[start]) == [(SENDER_PORT[start], ADDRESS)] or not self.known, why
+            mute = start in self.mute or not self.known
+            assert answers(start, tables[start]) == [(SENDER_PORT[start], ADDRESS)] or mute, why
 
     def is_complete(self, node: str) -> bool:
         """Tell whether a switch that had forgotten everything has all of it again."""
@@ -366,6 +381,16 @@ def test_a_vm_that_returns_to_a_node_without_its_tables_is_forwarded_for_by_the_
     history.carry(False)
     history.report()
     history.carry(False)
+    history.teardown()
+
+
+def test_a_switch_and_the_controller_die_while_the_client_is_away() -> None:
+    history = told()
+    history.order("b")
+    history.abort()
+    history.carry(False)
+    history.kill_a_switch("c")
+    history.restart_the_controller()
     history.teardown()
 
 
