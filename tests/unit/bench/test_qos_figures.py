@@ -1,8 +1,8 @@
-"""What is computed of a router that moves under load: were links overloaded, what happened in each window."""
+"""What is computed of shares: quanta and their warnings, overload of links and the steps of a router that moves."""
 
 from __future__ import annotations
 
-from bench import qos_migrate
+from bench import qos_migrate, qos_shares
 from xenflow_lab.shares import Counters
 
 
@@ -23,3 +23,21 @@ def test_each_window_has_the_steps_that_it_saw() -> None:
         "done",
         "done",
     ]
+
+
+def test_quanta_hold_a_frame_and_are_no_larger_than_htb_likes() -> None:
+    text = "class htb 1:3 parent 1:fffe prio 1 quantum {} rate 1Mbit\nclass htb 1:4 prio 1 quantum {} rate 1Mbit\n"
+    assert qos_shares.quanta_of(text.format(200000, 1522)) == [1522, 200000]
+    assert qos_shares.are_within_bounds([1522, 200_000])
+    assert not qos_shares.are_within_bounds([1000, 200_000])
+    assert not qos_shares.are_within_bounds([1522, 200_001])
+    assert not qos_shares.are_within_bounds([])
+
+
+def test_what_the_kernel_says_of_quanta_is_found_in_its_log_since_the_start() -> None:
+    earlier = "[   10.1] HTB: quantum of class 10003 is small. Consider r2q change.\n"
+    other = "[   11.1] vif1.2: entered promiscuous mode\n"
+    now = "[   12.1] HTB: quantum of class 10003 is small. Consider r2q change.\n"
+    assert qos_shares.warnings_since(earlier, earlier + other) == []
+    assert qos_shares.warnings_since(earlier, other + now) == [now.strip()]
+    assert qos_shares.warnings_since(None, None) == []
