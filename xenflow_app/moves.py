@@ -11,9 +11,7 @@ the VM's arrival, and enters at RESUMING.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 
 from xenflow.model import ANNOUNCEMENT_MAC
@@ -21,63 +19,23 @@ from xenflow.wire import Announce, Announced, CancelMove, Define, Message, Move,
 from xenflow_app import edges, pipeline
 from xenflow_app.announcements import Reason, why_not
 from xenflow_app.facts import Facts
-from xenflow_app.handing import Handing, no_room
+from xenflow_app.handing import Handing
 from xenflow_app.homes import Homes
 from xenflow_app.migration import ENDED, Action, Event, State, step, why_back
 from xenflow_app.node import Node
 from xenflow_app.openflow.values import PacketIn
 from xenflow_app.queues import Queues
 from xenflow_app.steps import Steps
+from xenflow_app.truths import OVERDUE_S, SHAPED, SHAPED_S, Migration, Truths
 
 log = logging.getLogger(__name__)
 
-OVERDUE_S = {
-    State.PREPARING: 10.0,
-    State.INSTALLING: 30.0,
-    State.MOVING: 900.0,
-    State.CANCELLING: 30.0,
-    State.RESUMING: 60.0,
-    State.ANNOUNCING: 10.0,
-}
-"""How long a state may last; what then happens is in the table."""
 DRAIN_S = 1.0
 """How long the source goes on after nothing leads to it any more."""
 REPEAT_S = 1.0
 """How often the client is asked again to announce."""
-SHAPED_S = 3.0
-"""How long the queues that it hired may take to be in place; then it goes on without."""
-_SHAPED = frozenset({Event.INSTALLED, Event.IN_SYNC})
 KEPT = 100
 """Ended migrations that are remembered."""
-
-
-@dataclass(slots=True)
-class Migration:
-    """One move.
-
-    `reached` holds (state, seconds since the start); `truths` what has come true by a call; `order` is what was last
-    asked of a server, at its connection `peer`.
-    """
-
-    number: int
-    name: str
-    source: str
-    target: str
-    planned: bool
-    started: float
-    epoch: int
-    state: State = State.PREPARING
-    since: float = 0.0
-    percent: int = 0
-    error: str = ""
-    key: bytes = field(default_factory=lambda: os.urandom(32))
-    reached: list[tuple[State, float]] = field(default_factory=list)
-    truths: set[Event] = field(default_factory=set)
-    heard: set[bytes] = field(default_factory=set)
-    asked: float = 0.0
-    following: bool = False
-    order: Message | None = None
-    peer: int | None = None
 
 
 class Moves:
@@ -105,6 +63,7 @@ class Moves:
         self._queues = queues
         self._send = send
         self._hold_s = hold_s
+        self._truths = Truths(nodes, homes, queues)
         self._held: dict[tuple[str, str], float] = {}
         self._handing = Handing(nodes, homes, send)
         self._now = 0.0
@@ -115,34 +74,9 @@ class Moves:
     def start(self, name: str, target: str) -> str:
         """Begin to move a router; return why it cannot be, or nothing."""
         source = self._homes.home(name)
-        node = self._nodes.get(target)
-        if source is None:
-            return f"no router {name!r} runs anywhere"
-        if node is None or not node.known:
-            return f"node {target!r} is not known; known are {', '.join(sorted(self._nodes))}"
-        if name in self.under_way:
-            moving = self.under_way[name]
-            return f"router {name!r} is on its way from {moving.source} to {moving.target} already ({moving.state})"
-        if target == source:
-            return f"router {name!r} is on node {target} already"
-        if not self._homes.settled:
-            return "the links are not known yet: xenflow status says what is awaited"
-        if self._nodes[source].machine(name) is None:
-            return f"the VM of router {name!r} is on no node now: it has left {source}, and has not arrived anywhere"
-        if what := _not_in_sync(node):
-            return f"node {target} is not in sync: {what}"
-        if self._nodes[source].peer is None:
-            return f"node {source}, which has the VM, is not in sync: its server is away"
-        router = self._nodes[source].routers[name]
-        if not router.planned:
-            return f"router {name!r} is not in sync: its client has not reported yet"
-        missing = {item.network for item in router.machine.interfaces} - node.networks.keys()
-        if missing:
-            return f"node {target} has no network {', '.join(sorted(missing))}"
-        if reason := no_room(node, name, [item.name for item in self.under_way.values() if item.target == target]):
-            return reason
-        if reason := self._queues.why_not(name, target):
-            return f"router {name!r} cannot keep on node {target} what it hired: {reason}"
+        if why := self._truths.why_not(name, target, self.under_way):
+            return why
+        assert source is not None  # else there is a reason
         self._begin(name, source, target, planned=True)
         return ""
 
@@ -234,7 +168,7 @@ class Moves:
         """Put everything that is true to the table, until nothing changes."""
         self._now = now
         for move in list(self.under_way.values()):
-            while move.state not in ENDED and any(self._put(move, event) for event in self._true(move)):
+            while move.state not in ENDED and self._get_on(move):
                 pass
             self._ask_again(move)
             if move.state is State.ANNOUNCING and now - move.asked >= REPEAT_S:
@@ -274,44 +208,17 @@ class Moves:
             move.peer = node.peer
             self._send(node, move.order)
 
-    def _true(self, move: Migration) -> list[Event]:
-        """Return what is true of a migration now."""
-        source, target = self._nodes[move.source], self._nodes[move.target]
-        events = [event for event in sorted(move.truths) if event not in _SHAPED or self._shaped(move)]
-        if Event.DRAINED in events and not self._homes.are_followed():
-            events.remove(Event.DRAINED)  # its frames keep their other source address until broadcasts go the new way
-        if target.machine(move.name) is not None:
-            events.append(Event.ARRIVED)
-            self._watch_sync(move, target)
-        elif source.machine(move.name) is not None and move.state in (State.RESUMING, State.ANNOUNCING):
-            events.append(Event.RETURNED)
-        if Event.RETURNED in events and not self._is_routable(source, move) and self._is_routable(target, move):
-            events.remove(Event.RETURNED)  # only the target can forward: from there it comes back by a move of its own
-        if move.heard and move.heard >= self._expected(move, target):
-            events.append(Event.ANNOUNCED)
-        if move.state is State.REPOINTING and self._homes.have_turned(move.name):
-            events.append(Event.REPOINTED)
-        if move.state is State.UNDOING:
-            events.append(Event.UNDONE)
-        waits = move.state is State.RESUMING and self._homes.is_arriving(move.name)  # the target does not route yet
-        waits = waits and not self._waits_for_client(move)  # which may never come
-        if self._now - move.since >= OVERDUE_S.get(move.state, float("inf")) and not waits:
-            events.append(Event.OVERDUE)
-        return events
+    def _get_on(self, move: Migration) -> bool:
+        """Put what is true of a migration to the table; tell whether the state has changed."""
+        self._watch_sync(move)
+        return any(self._put(move, event) for event in self._truths.of(move, self._now))
 
-    def _shaped(self, move: Migration) -> bool:
-        """Tell whether its queues are in place wherever it will need them, or have been waited for long enough."""
-        return self._now - move.since >= SHAPED_S or all(self._queues.applied(name) for name in self._nodes)
-
-    def _is_routable(self, node: Node, move: Migration) -> bool:
-        """Tell whether the node has the router's tables, or its switch has them from an earlier controller."""
-        router = node.routers.get(move.name)
-        return router is not None and (router.planned or self._homes.is_entered(move.name, node))
-
-    def _watch_sync(self, move: Migration, target: Node) -> None:
+    def _watch_sync(self, move: Migration) -> None:
         """Once the client's tables are complete on the target: wait until its packets follow them."""
+        target = self._nodes[move.target]
         inbox = target.router_inboxes.get(move.name)
-        if move.state is State.RESUMING and not move.following and inbox is not None and inbox.in_sync:
+        awaited = move.state is State.RESUMING and not move.following and target.machine(move.name) is not None
+        if awaited and inbox is not None and inbox.in_sync:
             move.following = True
             self._steps.when_followed(target, partial(self._synced, move))
 
@@ -319,20 +226,6 @@ class Moves:
         """The target's packets follow what the client has reported there."""
         move.truths.add(Event.IN_SYNC)
         self._arrive(move)
-
-    def _waits_for_client(self, move: Migration) -> bool:
-        """Tell whether only the source can forward, until the client has reported at the target.
-
-        So it is after a start in the midst of the move; otherwise the target has got the source's tables before.
-        """
-        source, target = self._nodes[move.source], self._nodes[move.target]
-        return self._is_routable(source, move) and not self._is_routable(target, move)
-
-    def _expected(self, move: Migration, target: Node) -> set[bytes]:
-        router = target.routers.get(move.name)
-        if router is None:
-            return set()
-        return {item.mac for item in router.machine.interfaces if router.routes_at(item.number)}
 
     def _put(self, move: Migration, event: Event) -> bool:
         """Put an event to the table; tell whether the state has changed."""
@@ -343,7 +236,7 @@ class Moves:
         told = "" if state is State.RESUMING else move.error  # it has arrived, whoever wanted it back
         move.error = told or why_back(before, event, OVERDUE_S.get(before, 0))
         self._note(move, event, before)
-        if event in _SHAPED and (late := [node for node in self._nodes if not self._queues.applied(node)]):
+        if event in SHAPED and (late := [node for node in self._nodes if not self._queues.applied(node)]):
             why = f"not confirmed within {SHAPED_S:g} s by the servers of nodes {', '.join(sorted(late))}"
             log.error("migration router=%s goes on without its queues: %s", move.name, why)
         for action in actions:
@@ -415,8 +308,8 @@ class Moves:
 
     def _arrive(self, move: Migration) -> None:
         """The target's packets follow the router's flows; the others go on by the source, if that can forward."""
-        if self.under_way.get(move.name) is move and not self._waits_for_client(move):
-            self._homes.arrive(move.name, hold=self._is_routable(self._nodes[move.source], move))
+        if self.under_way.get(move.name) is move and not self._truths.waits_for_client(move):
+            self._homes.arrive(move.name, hold=self._truths.is_routable(self._nodes[move.source], move))
 
     def _ask_to_announce(self, move: Migration) -> None:
         """Ask, and see to it that the switch lets the answer in at the ports that there are now."""
@@ -454,15 +347,6 @@ class Moves:
             if move.name in node.routers:
                 self._facts.remove(node, move.name)
         self._handing.nowhere_else(move.name)
-
-
-def _not_in_sync(node: Node) -> str:
-    """Return what of a node cannot be told what a move needs; empty if nothing."""
-    if node.peer is None:
-        return "its server is away"
-    if node.switch is None:
-        return "its switch is away"
-    return "" if node.flows.ready else "its switch has not said yet what flows it has"
 
 
 def is_announcement(frame: bytes) -> bool:

@@ -11,7 +11,7 @@ from xenflow_app.queries.names import QueryError, find_node, find_router
 
 if TYPE_CHECKING:
     from xenflow_app.controller import Controller
-    from xenflow_app.moves import Migration
+    from xenflow_app.truths import Migration
 
 AWAITED = {
     State.PREPARING: "the target's server to take the definition",
