@@ -137,20 +137,29 @@ def test_bridged_traffic_has_the_queue_of_its_network(lab: Lab) -> None:
     assert_shared(rates, "red", "blue", "green")
 
 
-def test_one_alone_gets_the_link(lab: Lab) -> None:
-    with greedy(lab, red=110):
+def test_one_alone_gets_the_link_whatever_looks_like_a_routing_protocol(lab: Lab) -> None:
+    """Green floods the port of RIP: that is control traffic, and goes before all others, but not far."""
+    flood = ("--to", "10.3.0.2:520", "--rate-bps", "10e6", "--size", LARGE, "--no-realtime")
+    control = shares.queue_ids(lab, NODE, PORT)["green", "control"]
+    with tools.begin(lab, "green-1", "send", *flood), greedy(lab, red=110):
+        before = shares.read(lab, NODE, PORT)
         rates = rates_mbps(lab)
-    print(f"\nred alone: {rates}")
+        flooded = shares.read(lab, NODE, PORT).mbps_since(before, control)
+    print(f"\nred alone: {rates}; control of green: {flooded}")
     assert rates["red"] > HIRED_MBPS["red"] * 3
     assert rates["blue"] + rates["green"] < 1
+    assert 0.1 < flooded < 1.2
 
 
 def test_voice_loses_nothing_beside_bulk_of_its_own_router(lab: Lab, record_property: Record) -> None:
-    """Small packets, and datagrams in three fragments of which only the first has ports: all in the voice class."""
+    """Small packets and datagrams in three fragments go by their DSCP. Where a class asks for ports, fragments of which
+    only the first has them are not in it, not one: those to the ports of video go with the bulk.
+    """
     before = shares.read(lab, NODE, PORT)
     with ExitStack() as stack:
         receivers = {
-            port: stack.enter_context(tools.start(lab, "red-2", "receive", "--port", port)) for port in ("6001", "6002")
+            port: stack.enter_context(tools.start(lab, "red-2", "receive", "--port", port))
+            for port in ("6001", "6002", "6003")
         }
         stack.enter_context(greedy(lab, "blue", "red"))
         senders = [
@@ -158,18 +167,22 @@ def test_voice_loses_nothing_beside_bulk_of_its_own_router(lab: Lab, record_prop
             for port, words in (
                 ("6001", ("--size", "160", "--rate-bps", "0.8e6", "--dscp", "46")),
                 ("6002", ("--size", "4000", "--rate-bps", "0.8e6", "--dscp", "46")),
+                ("6003", ("--size", "160", "--rate-bps", "0.4e6")),
+                ("6004", ("--size", "4000", "--rate-bps", "0.8e6")),
             )
         ]
         ring.pause(lab, 5)
         sent = [sender.stop()["sent"] for sender in senders]
         reports = {port: receiver.end(5) for port, receiver in receivers.items()}
     ids, after = shares.queue_ids(lab, NODE, PORT), shares.read(lab, NODE, PORT)
-    voice, bulk = ids["red", "voice"], ids["red", ""]
+    voice, video, bulk = (ids["red", name] for name in ("voice", "video", ""))
     delays_ms = {port: report["flows"][0]["delay_ns"]["p99"] / 1e6 for port, report in reports.items()}
     print(f"\nvoice: p99 of the delay {delays_ms} ms")
     record_property("voice_delay_ms", delays_ms)
-    assert [report["received"] for report in reports.values()] == sent
+    assert [report["received"] for report in reports.values()] == sent[:3]
+    assert sent[3] > 0
     assert after.queues[voice].dropped == before.queues[voice].dropped
+    assert after.queues[video].packets - before.queues[video].packets == sent[2]
     assert after.queues[voice].packets - before.queues[voice].packets >= sent[0] + 3 * sent[1]
     assert after.queues[bulk].dropped > before.queues[bulk].dropped
 
