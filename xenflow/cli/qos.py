@@ -17,6 +17,7 @@ from xenflow.answers import BrokenPromise, Shares
 from xenflow.bandwidth import rate_text
 from xenflow.cli.client import App, app_options, ask, names
 from xenflow.cli.output import json_option, print_json
+from xenflow.errors import ConfigError
 from xenflow.qosanswers import Explanation, LinkQueues, QueueStatus
 
 BAR_WIDTH = 20
@@ -88,12 +89,19 @@ def _console() -> Console:
 
 
 def _watch(app: App, link: str, every: float) -> None:
-    """Redraw until Ctrl-C."""
+    """Redraw until Ctrl-C; while a controller that answered once does not, what it said last stays, marked as old."""
     try:
-        with Live(picture(_ask(app, link)), console=_console(), auto_refresh=False) as live:
+        answer, answered_s = _ask(app, link), time.monotonic()
+        with Live(picture(answer), console=_console(), auto_refresh=False) as live:
             while True:
                 time.sleep(every)
-                live.update(picture(_ask(app, link)), refresh=True)
+                try:
+                    answer, answered_s = _ask(app, link), time.monotonic()
+                    shown = picture(answer)
+                except ConfigError as error:
+                    age = f"NO ANSWER for {time.monotonic() - answered_s:.0f} s: {'; '.join(error.problems)}"
+                    shown = Group(picture(answer), Text(age, style="bold red"))
+                live.update(shown, refresh=True)
     except KeyboardInterrupt:
         return
 

@@ -54,3 +54,23 @@ def test_a_broken_promise_is_told_with_the_link_and_who_was_promised(run: Callab
     )
     assert shown.return_value == 1
     assert run([shares()]).return_value == 0
+
+
+AWAY = ConfigError(["unix:/nowhere: cannot reach the controller"])
+
+
+def test_watching_goes_on_when_the_controller_is_back(run: Callable[..., Result]) -> None:
+    shown = run([shares(10 * M), AWAY, AWAY, shares(20 * M)], "--watch")
+    assert shown.exception is None
+    assert "20 Mbit/s of 100 Mbit/s used" in shown.output
+    assert "NO ANSWER" not in shown.output
+
+
+def test_watching_shows_what_was_last_while_the_controller_is_away(run: Callable[..., Result]) -> None:
+    shown = run([shares(10 * M), AWAY], "--watch")
+    assert "10 Mbit/s of 100 Mbit/s used" in shown.output
+    assert "NO ANSWER for 0 s: unix:/nowhere: cannot reach the controller" in shown.output
+
+
+def test_watching_does_not_begin_where_nobody_answers(run: Callable[..., Result]) -> None:
+    assert isinstance(run([AWAY], "--watch").exception, ConfigError)
