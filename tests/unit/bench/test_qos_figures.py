@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from bench import qos_migrate, qos_shares
+import pytest
+
+from bench import qos_history, qos_migrate, qos_shares
 from xenflow_lab.shares import Counters
 
 
@@ -41,3 +43,15 @@ def test_what_the_kernel_says_of_quanta_is_found_in_its_log_since_the_start() ->
     assert qos_shares.warnings_since(earlier, earlier + other) == []
     assert qos_shares.warnings_since(earlier, other + now) == [now.strip()]
     assert qos_shares.warnings_since(None, None) == []
+
+
+def test_who_has_its_guarantee_in_a_burst_alone_has_not_woken() -> None:
+    times_s = [0.02 * number for number in range(16)]
+    burst = [0.0, 5.0, 80.0, 10.0, 10.0, 39.0, 40.0, 66.0, 66.0, 66.0, 66.0, 66.0, 66.0, 66.0, 66.0]
+    assert qos_shares.woken(times_s, burst, 38.8) == (1, 5)
+    assert qos_shares.woken(times_s, [0.0, 80.0, 80.0, 80.0, 80.0, 9.0] + [80.0, 9.0] * 4 + [9.0], 38.8) == (1, -1)
+
+
+@pytest.mark.parametrize(("took_s", "holds"), [(0.5, True), (3.9, True), (4.15, True), (4.3, False), (4.9, False)])
+def test_level_1_is_equal_again_after_k_med_intervals_and_no_more(took_s: float, holds: bool) -> None:
+    assert (qos_history.part_of_k_med(took_s) <= 1) == holds
