@@ -146,6 +146,21 @@ def test_a_vif_with_a_capacity_has_queues_told_without_tags() -> None:
     assert Selector(0, mac(101), -1, Match(protocol=89)) in found["r1", "control"].selectors
 
 
+def test_an_access_port_has_queues_told_by_its_own_tags() -> None:
+    world = network()
+    world.access("c", 7, {77: "core", 78: "edge"})
+    world.access("c", 8, {0: "core"})
+    for name in (b"x7", b"x8"):
+        port = world.servers["c"].node.facts.of(Port.KIND)[name]
+        world.servers["c"].node.put(msgspec.structs.replace(port, capacity=50 * M))
+    world.start()
+    hire(world, "a", "r1", 20 * M, classes=(VOICE,))
+    found = queues(world, "c")
+    assert found["x7"]["r1", ""].selectors[0] == Selector(77, mac(101))
+    assert found["x7"]["r1", "voice"].selectors[0] == Selector(77, mac(101), 1)
+    assert found["x8"]["r1", "voice"].selectors[0] == Selector(0, mac(101), -1, Match(dscp=46))
+
+
 def test_bridged_traffic_of_a_network_has_its_queue() -> None:
     world = network()
     for server in world.servers.values():
