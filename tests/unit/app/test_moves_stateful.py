@@ -242,22 +242,19 @@ class Moving(RuleBasedStateMachine):
         self.dead.add(node)
         if self.net.servers[node].connection is not None:
             self.net.disconnect_switch(node)
-        self.net.servers[node].switch.flows.clear()
-        if self.unaware:
+        if self.unaware:  # what this one forgets now nobody can tell it again
             self.mute.add(node)
-            self.known &= self.is_routed()
+            self.known &= ENTRANCE not in self.net.servers[node].switch.flows
+        self.net.servers[node].switch.flows.clear()
 
     @rule()
     def restart_the_controller(self) -> None:
-        self.known &= self.reported or self.is_routed()  # else nobody can know its tables until it reports again
+        routed = any(ENTRANCE in server.switch.flows for server in self.net.servers.values())
+        self.known &= self.reported or routed  # else nobody can know its tables until it reports again
         if not self.reported:
             self.unaware = True
             self.mute |= self.dead
         self.net.start()
-
-    def is_routed(self) -> bool:
-        """Tell whether some switch routes for the router."""
-        return any(ENTRANCE in server.switch.flows for server in self.net.servers.values())
 
     @rule(seconds=floats(0.05, 70))
     def wait(self, seconds: float) -> None:
