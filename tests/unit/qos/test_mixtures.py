@@ -47,7 +47,7 @@ class Case:
 
 
 @st.composite
-def cases(draw: st.DrawFn, *, floods: bool = False) -> Case:
+def cases(draw: st.DrawFn, *, floods: bool = False, sets: bool = True) -> Case:
     """Draw a link whose owners have a queue, a ceiling, or a set, and control each; `floods`: control may want all."""
     weights = draw(st.lists(st.sampled_from([1, 2, 3, 5, 8]), min_size=1, max_size=4))
     hired = draw(st.sampled_from([10, 50, 90, 130])) * M
@@ -55,7 +55,7 @@ def cases(draw: st.DrawFn, *, floods: bool = False) -> Case:
     for number, weight in enumerate(weights):
         own = hired * weight // sum(weights)
         ceiling = draw(st.sampled_from([0, own, own * 3 // 2, own * 3]))
-        parts = draw(st.sampled_from([(1,), (1, 1), (1, 2, 5)]))
+        parts = draw(st.sampled_from([(1,), (1, 1), (1, 2, 5)])) if sets else (1,)
         for place, part in enumerate(parts):
             name = "" if place == len(parts) - 1 else f"c{place}"
             classes.append(ClassPlan(8 * number + place, f"r{number}", name, own * part // sum(parts), ceiling))
@@ -70,9 +70,9 @@ def cases(draw: st.DrawFn, *, floods: bool = False) -> Case:
 
 
 @settings(max_examples=EXAMPLES)
-@given(case=cases())
+@given(case=cases(sets=False))
 def test_any_mixture_is_shared_as_the_oracle_says(case: Case) -> None:
-    """Ceilings by the equation: where quanta alone divide, those of a set are cut if hires are far apart."""
+    """With ceilings by the equation; sets, which settle more slowly where hires are wide, are held in `test_sets`."""
     run = case.run(Policy())
     run.steps(case.demands, run.k_med + 2)
     for _ in range(3):
