@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -139,6 +140,12 @@ def traffic(lab: Lab) -> Iterator[dict[str, Any]]:
     assert sent == report["expected"]
 
 
+def when(report: dict[str, Any]) -> str:
+    """Return the time of day of the last packet before the longest gap, as logs have it."""
+    at_ns = max(report["flows"], key=lambda flow: flow["longest_gap_ns"])["longest_gap_at_ns"]
+    return datetime.fromtimestamp(time.time() - (time.monotonic_ns() - at_ns) / 1e9).strftime("%H:%M:%S.%f")
+
+
 def place(lab: Lab) -> str:
     return lab.plan.machines[ROUTER].node
 
@@ -225,6 +232,10 @@ def test_what_breaks_at_a_step_is_outlived(
         assert (retried.state, retried.error) == ("done", "")
     where = "target" if end == move.target else "source"
     print(f"\n{state}, {what}: on the {where} after {took_s:.1f} s, clean {clean_s:.1f} s later; {figures(report)}")
+    if report["lost"]:
+        print(f"the longest gap began at {when(report)}; the controller said meanwhile:")
+        said = lab.process("controller", "controller").log_tail(1000).splitlines()
+        print("\n".join(line for line in said if "channel" not in line))
     record_property("outlived", {"end": where, "seconds": took_s, "figures": figures(report)})
     assert report["duplicated"] == 0, figures(report)
     assert report["lost"] <= took_s * RATE_PPS * may_lose(state, what), figures(report)
