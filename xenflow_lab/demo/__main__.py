@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ PICTURE: Final = """\
                        r1 and r2     FRR with OSPFv2 and OSPFv3"""
 CLOSING: Final = "Look around in the same network: . .venv/bin/activate; xenflow lab up deploy/lab/demo.toml"
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+AGAIN_S: Final = 0.01
 EXIT_NO: Final = 1
 EXIT_TROUBLE: Final = 2
 EXIT_INTERRUPTED: Final = 130
@@ -76,14 +78,21 @@ def _is_demo(pid: int) -> bool:
         return False
 
 
-def _terminated(number: int, _frame: FrameType | None) -> None:
+def _terminated(number: int, frame: FrameType | None) -> None:
+    """End the demo; a moment later if it is in what the interpreter calls by itself, where nothing can be raised."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code.co_filename == weakref.__file__:
+            signal.signal(signal.SIGALRM, lambda _alarm, later: _terminated(number, later))
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+            return
+        frame = frame.f_back
     raise SystemExit(128 + number)
 
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let nothing interrupt the block."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *ENDING)}
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGALRM, *ENDING)}
     try:
         yield
     finally:

@@ -21,7 +21,7 @@ from xenflow_lab.traffic.histogram import Histogram
 from xenflow_lab.traffic.numbering import Faults, Numbering
 from xenflow_lab.traffic.timing import Pacer, Stop, prefer_realtime
 
-_END_MARKERS = 5
+END_MARKERS = 5
 _END_INTERVAL_S = 0.04
 _BLOCKED_TIMEOUT_S = 0.1
 _TTL = 64
@@ -184,7 +184,7 @@ def _fill(out: mmsg.Outgoing, slot: int, flow: _Flow, number: int) -> None:
 
 
 def _send_ends(flows: Sequence[_Flow], out: mmsg.Outgoing) -> None:
-    for _ in range(_END_MARKERS):
+    for _ in range(END_MARKERS):
         time.sleep(_END_INTERVAL_S)
         for flow in flows:
             header = probe.encode(probe.Probe(flow.number, flow.numbering.total, time.monotonic_ns(), is_end=True))
