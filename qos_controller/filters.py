@@ -20,7 +20,7 @@ from typing import Final, Protocol
 
 from qos_controller.classic_bpf import INSTRUCTION, MAX_INSTRUCTIONS, VLAN_PRESENT, VLAN_TAG, Assembler, Label, Op
 from qos_controller.tree import MAJOR, NODE_MINOR, Program
-from xenflow.bandwidth import Match, Queue, Selector
+from xenflow.bandwidth import LENGTH, Match, Queue, Selector
 
 KERNEL_DATAPATH: Final = "system"
 USERSPACE_DATAPATH: Final = "netdev"
@@ -36,6 +36,7 @@ OWN_BFD: Final = Selector(0, match=Match(protocol=socket.IPPROTO_UDP, destinatio
 
 _TCI, _L3, _TYPE = 0, 1, 2  # places in the scratch memory
 _IPV4, _IPV6, _VLAN, _SERVICE_VLAN = 0x0800, 0x86DD, 0x8100, 0x88A8
+_LEAST_TYPE = 0x0600  # smaller numbers are lengths (IEEE 802.3)
 _TCP, _UDP, _SCTP, _FRAGMENT = 6, 17, 132, 44
 
 
@@ -164,16 +165,23 @@ def _vlan(vid: int, selectors: Iterable[tuple[Selector, int]]) -> bytes:
 
 
 def _match(asm: Assembler, match: Match, other: Label) -> None:
-    """Go on if the packet has all of `match`, IPv4 or IPv6."""
+    """Go on if the packet has all of `match`, IPv4 or IPv6; or the Ethernet type that it asks for."""
+    if match.ethertype >= 0:
+        asm.do(Op.LOAD_KEPT, _TYPE)
+        if match.ethertype == LENGTH:
+            asm.reject(Op.AT_LEAST, _LEAST_TYPE, other)
+        else:
+            asm.need(Op.EQUAL, match.ethertype, other)
+        return
     prefixes = [prefix for prefix in (match.source, match.destination) if prefix]
-    families = {len(prefix) for prefix in prefixes} or {5, 17}
+    families = {len(prefix) for prefix in prefixes} or ({5, 17} if match.icmp6_types is None else {17})
     fits, not_ipv4 = Label(), Label()
     if len(families) > 1 and prefixes:  # an IPv4 source and an IPv6 destination: no packet has both
         asm.jump(other)
         return
     asm.do(Op.X_KEPT, _L3)
     asm.do(Op.LOAD_KEPT, _TYPE)
-    if 5 in families:
+    if 5 in families and match.icmp6_types is None:
         asm.need(Op.EQUAL, _IPV4, not_ipv4)
         _ipv4(asm, match, other)
         asm.jump(fits)
@@ -221,7 +229,7 @@ def _ipv6(asm: Assembler, match: Match, other: Label) -> None:
             _word(asm, offset + word, prefix[word : word + 4], length, other)
     whole = Label()
     asm.do(Op.LOAD_BYTE_X, 6)
-    if match.needs_ports:
+    if match.needs_ports or match.icmp6_types is not None:
         asm.reject(Op.EQUAL, _FRAGMENT, other)
     else:
         asm.need(Op.EQUAL, _FRAGMENT, whole)
@@ -230,6 +238,10 @@ def _ipv6(asm: Assembler, match: Match, other: Label) -> None:
     _protocol(asm, match, other)
     if match.needs_ports:
         _ports(asm, match, 40, other)
+    if match.icmp6_types is not None:
+        asm.do(Op.LOAD_BYTE_X, 40)
+        asm.need(Op.AT_LEAST, match.icmp6_types[0], other)
+        asm.reject(Op.GREATER, match.icmp6_types[1], other)
 
 
 def _word(asm: Assembler, offset: int, word: bytes, length: int, other: Label) -> None:

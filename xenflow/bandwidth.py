@@ -19,6 +19,8 @@ MAX_CLASSES = 6
 """Classes that a router may define: the priority code points between DEFAULT_CLASS and CONTROL_CLASS."""
 CONTROL_CLASS = 7
 """Routing protocols, ARP and neighbor discovery; priority code point 7 is network control (IEEE 802.1Q, annex I)."""
+LENGTH = 0x05FF
+"""The Ethernet type of a frame that has a length in its place, as OpenFlow 1.0 says it (OFP_DL_TYPE_NOT_ETH_TYPE)."""
 MAX_QUEUE = 0x7FFB
 """The largest queue id: one half of HTB's minor numbers is for queues, the other for classes above them."""
 MAX_RATE = 1 << 43
@@ -48,7 +50,9 @@ def rate_text(rate: float) -> str:
 class Match(msgspec.Struct, frozen=True, array_like=True):
     """Packets that have all of this: DSCP (-1: any), IP protocol (-1: any), prefixes (empty: any), port ranges.
 
-    `sources` and `destinations` are prefixes (packed, with length); a range is (first, last), of TCP or UDP.
+    `sources` and `destinations` are prefixes (packed, with length); a range is (first, last), of ports of TCP or UDP,
+    or of types of ICMPv6. With an Ethernet type (-1: IP) nothing else counts; LENGTH is that of frames that have a
+    length instead (IEEE 802.3).
     """
 
     dscp: int = -1
@@ -57,6 +61,8 @@ class Match(msgspec.Struct, frozen=True, array_like=True):
     destination: bytes = b""
     source_ports: tuple[int, int] | None = None
     destination_ports: tuple[int, int] | None = None
+    icmp6_types: tuple[int, int] | None = None
+    ethertype: int = -1
 
     @property
     def needs_ports(self) -> bool:
@@ -127,6 +133,10 @@ def malformed_match(match: Match) -> str:
     for ports in (match.source_ports, match.destination_ports):
         if ports is not None and not 0 <= ports[0] <= ports[1] <= 65535:
             return "a range of ports is out of range"
+    if match.icmp6_types is not None and not 0 <= match.icmp6_types[0] <= match.icmp6_types[1] <= 255:
+        return "a range of ICMPv6 types is out of range"
+    if not -1 <= match.ethertype <= 0xFFFF:
+        return "an Ethernet type is 0 to 65535"
     return ""
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from xenflow.bandwidth import CONTROL_CLASS, DEFAULT_CLASS, Match
+from xenflow.bandwidth import CONTROL_CLASS, DEFAULT_CLASS, LENGTH, Match
 from xenflow_app import rules
 from xenflow_app.flowtable import FABRIC, FlowKey, FlowValue, Owner, kind_of, owner_of
 from xenflow_app.openflow import actions
@@ -21,8 +21,6 @@ from xenflow_app.pipeline import IGMP, MLD, RSVP, VLAN_PRESENT, Flows, Kind, She
 
 CLASSES = 8
 """Classes of one owner: as many as there are priority code points."""
-_LLC = 0x05FF
-"""What OpenFlow 1.0 says for a frame with a length instead of a type (OFP_DL_TYPE_NOT_ETH_TYPE): IS-IS."""
 _PROTOCOLS = (IGMP, RSVP, 88, 89, 103, 112)
 """IP protocols of routers: IGMP, RSVP, EIGRP, OSPF, PIM, VRRP."""
 _BGP = 179
@@ -58,7 +56,7 @@ def static() -> Flows:
 
 def _control() -> Iterator[MatchFields]:
     yield {"dl_type": ETH_ARP}
-    yield {"dl_type": _LLC}
+    yield {"dl_type": LENGTH}  # IS-IS
     for kind in (*_DISCOVERY, *MLD):
         yield {"dl_type": ETH_IPV6, "nw_proto": ICMP6, "icmp6_type": kind}
     for family in (ETH_IP, ETH_IPV6):
@@ -71,12 +69,16 @@ def _control() -> Iterator[MatchFields]:
 
 
 CONTROL_MATCHES = (
+    Match(ethertype=ETH_ARP),
+    Match(ethertype=LENGTH),
+    Match(protocol=ICMP6, icmp6_types=(_DISCOVERY[0], _DISCOVERY[-1])),
     *(Match(protocol=protocol) for protocol in _PROTOCOLS),
     Match(protocol=TCP, source_ports=(_BGP, _BGP)),
     Match(protocol=TCP, destination_ports=(_BGP, _BGP)),
     *(Match(protocol=UDP, destination_ports=(port, port)) for port in _DATAGRAMS),
 )
-"""Control traffic by its IP header, for ports whose frames carry no tag."""
+"""The same for ports whose frames carry no tag, where routed packets count as well; MLD has an extension header, and
+does not."""
 
 
 def classed(vid: int, mac: bytes, router: Owner, number: int, match: Match) -> Flows:

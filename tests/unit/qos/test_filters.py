@@ -14,8 +14,9 @@ from qos_controller.classic_bpf import INSTRUCTION, MAX_INSTRUCTIONS
 from qos_controller.filters import FIRST_PREFERENCE, MAX_PROGRAMS, KernelClassifier, UserspaceClassifier, classifier
 from qos_controller.tree import NODE_MINOR, Program
 from tests.fakes import classicbpf
-from xenflow.bandwidth import Match, Queue, Selector
+from xenflow.bandwidth import LENGTH, Match, Queue, Selector
 from xenflow.model import pack_prefix
+from xenflow_app.classes import CONTROL_MATCHES
 
 NODE_CLASS = 0x10000 | NODE_MINOR
 MACS = (bytes.fromhex("020000000001"), bytes.fromhex("020000000002"), bytes.fromhex("02000000ff01"))
@@ -80,9 +81,12 @@ def packets(draw: st.DrawFn) -> Packet:
         beside=draw(st.booleans()),
         source=draw(st.sampled_from(family)),
         destination=draw(st.sampled_from(family)),
-        protocol=draw(st.sampled_from((1, 6, 17, 132, 89))),
+        protocol=draw(st.sampled_from((1, 6, 17, 58, 132, 89))),
         dscp=draw(st.sampled_from((0, 46, 63))),
-        ports=(draw(st.sampled_from((0, 5003, 5004, 5100, 65535))), draw(st.sampled_from((53, 5004, 5101)))),
+        ports=(
+            draw(st.sampled_from((0, 5003, 5004, 5100, 135 << 8, 136 << 8, 65535))),
+            draw(st.sampled_from((53, 5004, 5101))),
+        ),
         options=draw(st.integers(0, 10)),
         fragment=draw(st.integers(0, 2)),
     )
@@ -100,6 +104,8 @@ MATCHES = st.builds(
     destination=optional(st.sampled_from(PREFIXES), b""),
     source_ports=optional(st.sampled_from(((5004, 5100), (0, 5003), (65535, 65535))), None),
     destination_ports=optional(st.sampled_from(((53, 53), (5000, 5004))), None),
+    icmp6_types=optional(st.sampled_from(((133, 137), (135, 135), (0, 255))), None),
+    ethertype=st.sampled_from((-1, -1, -1, 0x0800, 0x0806, 0x86DD, LENGTH)),
 )
 SELECTORS = st.builds(
     Selector,
@@ -130,6 +136,12 @@ def fits(selector: Selector, packet: Packet) -> bool:
 
 
 def matches(match: Match, packet: Packet) -> bool:
+    if match.ethertype >= 0:
+        return match.ethertype == (0x0800 if packet.is_ipv4 else 0x86DD)
+    if match.icmp6_types is not None:
+        kind = packet.ports[0] >> 8  # the first byte behind the header
+        if packet.is_ipv4 or packet.fragment or not match.icmp6_types[0] <= kind <= match.icmp6_types[1]:
+            return False
     for prefix, address in ((match.source, packet.source), (match.destination, packet.destination)):
         if prefix and (ipaddress.ip_address(address).version == 4) != (len(prefix) == 5):
             return False
@@ -169,6 +181,27 @@ def test_bfd_of_a_router_is_its_own() -> None:
     routers = Queue(7, "r", "", 1, selectors=(Selector(100),))
     tagged = Packet(MACS[0], 100, False, "10.0.0.1", "10.0.0.2", 17, 48, (49152, 3784))
     assert tagged.class_by(UserspaceClassifier().programs([routers])) == 0x10008
+
+
+@pytest.mark.parametrize(
+    ("frame", "is_control"),
+    [
+        (bytes.fromhex("0806000108000604000102000000000100000000") + bytes(28), True),
+        (bytes.fromhex("0026fefe0383") + bytes(40), True),  # IS-IS: a length, LLC
+        (bytes.fromhex("86dd6000000000203aff") + bytes(32) + b"\x87\x00" + bytes(30), True),  # a neighbor solicitation
+        (bytes.fromhex("86dd6000000000203aff") + bytes(32) + b"\x80\x00" + bytes(30), False),  # an echo request
+        (bytes.fromhex("88cc0207") + bytes(40), False),
+    ],
+)
+def test_what_keeps_neighbors_known_is_control_without_a_tag(frame: bytes, *, is_control: bool) -> None:
+    selectors = tuple(Selector(0, MACS[0], match=match) for match in CONTROL_MATCHES)
+    queues = [
+        Queue(1, "r1", "control", 1, selectors=selectors),
+        Queue(2, "r1", "", 1, selectors=(Selector(0, MACS[0]),)),
+    ]
+    programs = UserspaceClassifier().programs(queues)
+    found = next(filter(None, (classicbpf.run(one.code, bytes(6) + MACS[0] + frame, None) for one in programs)), 0)
+    assert found == 0x10000 | (2 if is_control else 3)
 
 
 def test_the_kernel_datapath_needs_no_selectors() -> None:
