@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,16 @@ async def _ask(address: Address, what: str) -> object:
     raise ConnectionResetError(asking.reason)
 
 
-class HostSuite:
+class HostSuite(ABC):
     """Subclasses say how the host is started."""
 
+    @abstractmethod
     def command(self, settings: Path) -> tuple[list[str], dict[str, str]]:
-        raise NotImplementedError
+        """Return how the suite's controller is started: arguments and environment."""
 
+    @abstractmethod
     def controller(self, settings: Path) -> tuple[list[str], dict[str, str]]:
         """Return how the controller itself is started, as a user does."""
-        raise NotImplementedError
 
     def start(self, setup: Setup, openflow: str, extra: str = "") -> None:
         command, environment = self.command(setup.write_settings(openflow, extra))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.debs import install
 from xenflow_lab.command import LabError, wait_until
 from xenflow_lab.machines.machine import Machine
 
@@ -80,14 +81,6 @@ def build(output: Path, version: str) -> list[Path]:
     return sorted(output.glob("*.deb"))
 
 
-def install(guest: Machine, debs: list[Path]) -> None:
-    for deb in debs:
-        guest.agent.put(f"/root/debs/{deb.name}", deb.read_bytes())
-    names = " ".join(f"/root/debs/{deb.name}" for deb in debs)
-    options = "-y -q --no-install-recommends -o Dpkg::Use-Pty=0"
-    guest.shell(f"DEBIAN_FRONTEND=noninteractive apt-get {options} install {names}", timeout_s=LIMIT_S)
-
-
 def shown(guest: Machine, unit: str, *names: str) -> dict[str, str]:
     lines = guest.check(["systemctl", "show", unit, *(f"--property={name}" for name in names)]).splitlines()
     return dict(line.split("=", 1) for line in lines)
@@ -118,7 +111,7 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def node(guest: Machine, debs: list[Path]) -> Iterator[Machine]:
     """The machine with all packages installed and configured, and all units started."""
-    install(guest, debs)
+    install(guest, debs, LIMIT_S)
     guest.agent.put("/etc/systemd/system/outside.service", OUTSIDE.encode())
     guest.check(["bash", "-c", BRIDGE.format(examples=EXAMPLES)], timeout_s=LIMIT_S)
     guest.agent.put("/etc/xenflow/definitions.d/red.toml", DEFINITIONS.encode())
@@ -164,19 +157,19 @@ def test_a_unit_that_hangs_is_started_anew(node: Machine, unit: str) -> None:
 
 
 def test_a_restart_of_everything_loses_no_packet(node: Machine) -> None:
-    ping = "ip netns exec m1 ping -i 0.1 -w 3600 10.0.0.2 > /root/ping.log 2>&1"
+    ping = "ip netns exec m1 ping -i 0.1 -w 3600 10.0.0.2 > /var/tmp/ping.log 2>&1"
     node.shell(f"systemd-run -q --unit=ping -p KillSignal=SIGINT sh -c {ping!r}")
     node.shell(f"systemctl restart {' '.join(UNITS)}", timeout_s=LIMIT_S)
     wait_until(lambda: active(node), LIMIT_S, "all units", 1)
     wait_until(lambda: in_sync(node), LIMIT_S, "all in sync", 1)
     node.shell("systemctl stop ping")
-    log = node.agent.get("/root/ping.log").decode()
+    log = node.agent.get("/var/tmp/ping.log").decode()
     assert " 0% packet loss" in log, log[-500:]
 
 
 def test_an_upgrade_keeps_what_is_defined(node: Machine, tmp_path: Path) -> None:
     before = definitions(node)
-    install(node, build(tmp_path, "0.1.0~test2"))
+    install(node, build(tmp_path, "0.1.0~test2"), LIMIT_S)
     assert node.check(["dpkg-query", "-W", "-f", "${Version}", "xenflow-server"]) == "0.1.0~test2"
     assert definitions(node) == before
     wait_until(lambda: active(node), LIMIT_S, "all units", 1)

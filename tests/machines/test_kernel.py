@@ -11,7 +11,7 @@ from xenflow_lab.machines.machine import Machine
 from xenflow_lab.machines.tree import ENVIRONMENT, ROOT
 
 pytestmark = [pytest.mark.root, pytest.mark.machine]
-RESULTS = "/root/results.jsonl"
+RESULTS = "/var/tmp/results.jsonl"
 SUITES = (
     "tests/kernel/test_set_queue.py",
     "tests/contract/test_qos_rows.py",
@@ -30,7 +30,7 @@ PATIENCE = 10
 def test_on_the_kernel_datapath(guest: Machine, suite: str) -> None:
     variables = f"XENFLOW_DATAPATH=system XENFLOW_PATIENCE={PATIENCE} XENFLOW_RESULTS={RESULTS}"
     command = f"{ENVIRONMENT}/bin/python -m pytest -q -s -p no:cacheprovider {suite}"
-    log = f"/root/{suite.replace('/', '.')}.log"
+    log = f"/var/tmp/{suite.replace('/', '.')}.log"
     done = guest.run(
         ["bash", "-c", f"cd {shlex.quote(str(ROOT))} && {variables} {command} > {log} 2>&1"], timeout_s=LIMIT_S
     )

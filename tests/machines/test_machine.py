@@ -32,9 +32,9 @@ def test_commands_end_with_their_code_and_output(guest: Machine) -> None:
 
 def test_files_go_in_and_out(guest: Machine) -> None:
     content = os.urandom(3 * CHUNK_BYTES + 11)
-    guest.agent.put("/root/deep/file", content, 0o600)
-    assert guest.agent.get("/root/deep/file") == content
-    assert guest.check(["stat", "-c", "%a %s", "/root/deep/file"]).split() == ["600", str(len(content))]
+    guest.agent.put("/var/tmp/deep/file", content, 0o600)
+    assert guest.agent.get("/var/tmp/deep/file") == content
+    assert guest.check(["stat", "-c", "%a %s", "/var/tmp/deep/file"]).split() == ["600", str(len(content))]
 
 
 def test_several_ask_at_once(guest: Machine) -> None:
@@ -57,11 +57,11 @@ def test_a_saved_state_is_taken_up_again(guest: Machine) -> None:
     """A process of then goes on, and what was written since is not there."""
     guest.shell("sleep 100000 >/dev/null 2>&1 & echo $! > /run/before")
     guest.save("before")
-    guest.shell("touch /root/after; sync")
+    guest.shell("touch /var/tmp/after; sync")
     guest.kill()
     assert not guest.alive
     began = time.monotonic()
     guest.start("before", niceness=10)
     guest.wait_up()
     print(f"\n    up again after {time.monotonic() - began:.1f} s")
-    guest.shell("test ! -e /root/after; kill $(cat /run/before)")
+    guest.shell("test ! -e /var/tmp/after; kill $(cat /run/before)")

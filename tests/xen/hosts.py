@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
 
 from bench.interruption_xen import NODES, ROUTER
 from tests.lab import moving
@@ -83,15 +81,6 @@ def versions(host: Machine) -> set[str]:
     """Return the versions of our packages on a host, all of them installed."""
     words = ["dpkg-query", "-W", "-f", "${Version} ${db:Status-Status}\n", *images.HOST_DEBS]
     return set(host.check(words, timeout_s=ANSWER_S).splitlines())
-
-
-def install(host: Machine, debs: Sequence[Path]) -> None:
-    """Install packages by apt, as an operator does."""
-    for deb in debs:
-        host.agent.put(f"/root/debs/{deb.name}", deb.read_bytes())
-    names = " ".join(f"/root/debs/{deb.name}" for deb in debs)
-    options = "-y -q --no-install-recommends -o Dpkg::Use-Pty=0"
-    host.shell(f"DEBIAN_FRONTEND=noninteractive apt-get {options} install {names} </dev/null", timeout_s=INSTALL_S)
 
 
 def reboot(lab: XenLab, node: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from bench import interruption_xen
 from bench.interruption_vms import XENFLOW, Trial
 from bench.interruption_xen import NODES, ROUTER
+from tests.debs import install
 from tests.lab import moving
 from tests.xen import hosts
 from xenflow.answers import MigrationStatus
@@ -78,7 +79,7 @@ def test_an_upgrade_and_a_reboot_lose_no_definition(lab: XenLab, tmp_path: Path)
     before = hosts.definitions(host)
     assert f"/var/lib/xenflow/routers/{ROUTER}.json" in before
     images.build_packages(tmp_path, NEWER)
-    hosts.install(host, images.pick(tmp_path, images.HOST_DEBS))
+    install(host, images.pick(tmp_path, images.HOST_DEBS), hosts.INSTALL_S)
     assert hosts.versions(host) == {f"{NEWER} installed"}
     assert hosts.definitions(host) == before
     hosts.assert_settled_at(lab, "n2")

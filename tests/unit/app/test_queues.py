@@ -280,24 +280,30 @@ def test_a_server_that_comes_back_is_told_everything() -> None:
     assert not world.controller.queues.applied("b")
 
 
-def test_a_move_has_its_queues_before_it_and_none_behind_it() -> None:
-    world = network(RING)
-    world.start()
-    hire(world, "a", "r1", 20 * M)
-    before = {node: main(world, node, "r1") for node in "abc"}
+def order(world: World) -> int:
+    """Order r1 to b, where the server takes its definition; return the order's number."""
     assert world.controller.moves.start("r1", "b") == ""
     world.settle()
     define = next(item for item in world.servers["b"].told if isinstance(item, Define))
     peer = world.servers["b"].peer
     assert peer is not None
     world.controller.peer_message(peer, Progress(define.number, True), world.now)
+    return define.number
+
+
+def test_a_move_has_its_queues_before_it_and_none_behind_it() -> None:
+    world = network(RING)
+    world.start()
+    hire(world, "a", "r1", 20 * M)
+    before = {node: main(world, node, "r1") for node in "abc"}
+    number = order(world)
     world.settle()
     assert main(world, "b", "r1") == {"t1": 20 * M, "t2": 20 * M}
     assert main(world, "a", "r1"), "it is still there"
     assert world.controller.moves.abort("r1") == ""
     source = world.servers["a"].peer
     assert source is not None
-    world.controller.peer_message(source, Progress(define.number, True, "cancelled"), world.now)
+    world.controller.peer_message(source, Progress(number, True, "cancelled"), world.now)
     world.run(1.0)
     assert "r1" not in world.controller.moves.under_way
     assert {node: main(world, node, "r1") for node in "abc"} == before
@@ -308,12 +314,7 @@ def test_a_move_that_goes_on_without_its_queues_says_so(caplog: pytest.LogCaptur
     world.start()
     hire(world, "a", "r1", 20 * M)
     world.servers["b"].shapes = False
-    assert world.controller.moves.start("r1", "b") == ""
-    world.settle()
-    define = next(item for item in world.servers["b"].told if isinstance(item, Define))
-    peer = world.servers["b"].peer
-    assert peer is not None
-    world.controller.peer_message(peer, Progress(define.number, True), world.now)
+    order(world)
     world.run(2.5)
     assert world.controller.moves.under_way["r1"].state is State.INSTALLING
     world.run(1.0)

@@ -151,10 +151,8 @@ def test_what_the_daemon_prints_says_how_long_a_round_takes() -> None:
     assert round_s("") == 0.0
 
 
-@pytest.mark.parametrize(("dump_ms", "again"), [(1, True), (60_000, False)])
-def test_an_answer_that_takes_long_is_nudged_again_unless_rounds_are_long(
-    monkeypatch: pytest.MonkeyPatch, *, dump_ms: int, again: bool
-) -> None:
+def noted_nudges(monkeypatch: pytest.MonkeyPatch) -> asyncio.Queue[str]:
+    """Return the bridges of all nudges from now on, which come soon and reach nobody."""
     nudged: asyncio.Queue[str] = asyncio.Queue()
 
     async def note(_rundir: Path, bridge: str) -> None:
@@ -162,6 +160,14 @@ def test_an_answer_that_takes_long_is_nudged_again_unless_rounds_are_long(
 
     monkeypatch.setattr(confirm, "nudge", note)
     monkeypatch.setattr(confirm, "NUDGE_S", 0.001)
+    return nudged
+
+
+@pytest.mark.parametrize(("dump_ms", "again"), [(1, True), (60_000, False)])
+def test_an_answer_that_takes_long_is_nudged_again_unless_rounds_are_long(
+    monkeypatch: pytest.MonkeyPatch, *, dump_ms: int, again: bool
+) -> None:
+    nudged = noted_nudges(monkeypatch)
 
     async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
         daemon.dump_ms = dump_ms
@@ -183,13 +189,7 @@ def test_an_answer_that_takes_long_is_nudged_again_unless_rounds_are_long(
 
 
 def test_each_round_is_nudged_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    nudged: asyncio.Queue[str] = asyncio.Queue()
-
-    async def note(_rundir: Path, bridge: str) -> None:
-        nudged.put_nowait(bridge)
-
-    monkeypatch.setattr(confirm, "nudge", note)
-    monkeypatch.setattr(confirm, "NUDGE_S", 0.001)
+    nudged = noted_nudges(monkeypatch)
 
     async def story(daemon: FakeDaemon, confirmer: Confirmer, confirmed: asyncio.Queue[int]) -> None:
         await daemon.start()
