@@ -73,8 +73,8 @@ class AppInProcess:
                     self._core.switch_opened(_SWITCH, event.features, self._node, now)
                 else:
                     self._core.switch_message(_SWITCH, event, now)
-            while (packet_in := self._session.next_packet_in()) is not None:
-                self._core.switch_message(_SWITCH, packet_in, now)
+            while (message := self._session.next_message()) is not None:
+                self._core.switch_message(_SWITCH, message, now)
             self._carry_out(now)
         if writable or self._unsent:
             self._push()

@@ -4,8 +4,9 @@
     switches --bytes--> SwitchLink --^  ^--------- effects ---------'
 
 Rules: the core is called from this loop only, and its effects are carried out, in order, after each call. Packet-ins
-are handed to it for SLICE_S at a time, switch by switch, so that whatever waits meanwhile is read and seen. The host
-decides nothing but who cannot keep up. An error in the core is not survived: `failed` is set, and the process ends.
+and aged flows are handed to it for SLICE_S at a time, switch by switch, so that whatever waits meanwhile is read and
+seen. The host decides nothing but who cannot keep up. An error in the core is not survived: `failed` is set, and the
+process ends.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _log = logging.getLogger(__name__)
 MAX_UNSENT_MESSAGES: Final = 10_000
 """A peer that lets more messages wait than this does not keep up and is closed."""
 SLICE_S: Final = 0.002
-"""How long packet-ins are dealt with before the loop looks at what else has come."""
+"""How long what waits is dealt with before the loop looks at what else has come."""
 _WELCOMED_S: Final = 10.0
 """After this a welcomed peer whose channel never came counts as gone."""
 
@@ -126,7 +127,7 @@ class Host:
                 link.flush()
         finally:
             self._settling = False
-        if not self._serving and any(link.has_packet_in for link in self._links.values()):
+        if not self._serving and any(link.has_message for link in self._links.values()):
             self._serving = True
             self._loop.call_soon(self._serve_more)
         self._set_timer()
@@ -242,19 +243,19 @@ class Host:
         except RemoteProtocolError as fault:
             link.end(fault.reason, fault)
         if not self._serving:
-            self._serve_packet_ins()
+            self._serve_waiting()
         self.settle()
 
-    def _serve_packet_ins(self) -> None:
-        """Hand packet-ins to the core for a slice of time; what is left has another one soon."""
+    def _serve_waiting(self) -> None:
+        """Hand what waits to the core for a slice of time; what is left has another one soon."""
         self._serving = False
         now = self._loop.time()
         ends = now + SLICE_S
-        waiting = deque(link for link in self._links.values() if link.has_packet_in)
+        waiting = deque(link for link in self._links.values() if link.has_message)
         while waiting and now < ends:
             link = waiting.popleft()
             try:
-                if link.number in self._links and (message := link.session.next_packet_in()) is not None:
+                if link.number in self._links and (message := link.session.next_message()) is not None:
                     self._core.switch_message(link.number, message, now)
                     self._links[link.number] = self._links.pop(link.number)  # last in the next slice, too
                     waiting.append(link)
@@ -267,7 +268,7 @@ class Host:
                 self._dropped.add(where, "more packet-ins than the controller can take", now, dropped)
 
     def _serve_more(self) -> None:
-        self._serve_packet_ins()
+        self._serve_waiting()
         self.settle()
 
     def switch_gone(self, link: SwitchLink, reason: str) -> None:
@@ -299,9 +300,9 @@ class SwitchLink:
         self._ended = False
 
     @property
-    def has_packet_in(self) -> bool:
-        """Whether a packet-in may be dealt with now."""
-        return self.opened and self.session.has_packet_in
+    def has_message(self) -> bool:
+        """Whether something that waits may be dealt with now."""
+        return self.opened and self.session.has_message
 
     def received(self, data: bytes) -> None:
         """Take bytes of the switch in."""

@@ -69,8 +69,8 @@ def _outcome(chunks: list[bytes]) -> tuple[list[Event], bool]:
         for chunk in chunks:
             events += session.receive(chunk, 0.0)
             session.output(0.0)
-        while (packet_in := session.next_packet_in()) is not None:
-            events.append(packet_in)
+        while (message := session.next_message()) is not None:
+            events.append(message)
     except RemoteProtocolError:
         return events, True
     return events, False

@@ -7,9 +7,10 @@ refuses one of them is of no use. Probes (echo) keep the session honest in both 
 `chunk_bytes` that we send there is one, no more than `window_bytes` are sent beyond the last one answered, and one that
 stays unanswered for `silence_s` ends the session. So a switch is never flooded, whichever way its bytes take.
 
-Nor does it flood us: its packet-ins wait in lanes (packet_ins.py) until somebody takes them, one at a time; all else
-that it says is returned at once. While more than `unsent_bytes` wait to be sent, only urgent ones are given: each
-other packet-in would add an answer, and what is urgent to send must not wait behind ever more of those.
+Nor does it flood us: its packet-ins wait in lanes (packet_ins.py) until somebody takes them, one at a time. So do flows
+that have aged, which come by thousands a while after a flood, and what comes behind them, in order. All else that it
+says is returned at once. While more than `unsent_bytes` wait to be sent, only urgent packet-ins are given: each
+other one would add an answer, and what is urgent to send must not wait behind ever more of those.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from typing import TypeAlias
 from xenflow.errors import Fault, RemoteProtocolError
 from xenflow_app.openflow import encode
 from xenflow_app.openflow.decode import decode
-from xenflow_app.openflow.packet_ins import PacketIns, is_packet_in
+from xenflow_app.openflow.encode import Type
+from xenflow_app.openflow.packet_ins import PacketIns, is_flow_removed, is_packet_in
 from xenflow_app.openflow.stream import Framer
 from xenflow_app.openflow.values import BarrierReply, Echo, ErrorMessage, Features, Hello, SwitchMessage
 
 OWN_XIDS = 0xFFFF0000
 """Transaction ids from here on are the session's; the core counts from 1 and may use all below."""
 _SETUP_XID = OWN_XIDS
+_OWN_TYPES = frozenset({Type.HELLO, Type.ECHO_REQUEST, Type.ECHO_REPLY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,9 @@ class SwitchSession:
         self._heard = self._began = now
         self._features: Features | None = None
         self.packet_ins = PacketIns()
+        self._ordered: deque[bytes] = deque()
+        """A flow that has aged, and what came behind it, in order."""
+        self._had_urgent = False
         self._early: list[SwitchMessage] = []
         self._ready: list[bytes] = []
         self._queue: deque[bytes] = deque()
@@ -93,7 +99,7 @@ class SwitchSession:
             self._ready.append(encode.hello())
 
     def receive(self, data: bytes, now: float) -> list[Event]:
-        """Take bytes in; return what the switch said, but for packet-ins: those wait for `next_packet_in`.
+        """Take bytes in; return what the switch said, but for what waits for `next_message`.
 
         Raises RemoteProtocolError; the session is over then.
         """
@@ -102,22 +108,38 @@ class SwitchSession:
         for message in self._framer.receive(data):
             if self.state is not State.HELLO and is_packet_in(message):
                 self.packet_ins.put(message)
+            elif self._must_wait(message):
+                self._ordered.append(message)
             else:
                 events += self._take(decode(message), now)
         return events
 
     @property
-    def has_packet_in(self) -> bool:
-        """Whether `next_packet_in` has one now."""
-        return self.state is State.UP and (self.packet_ins.urgent or (bool(self.packet_ins) and not self._behind))
+    def has_message(self) -> bool:
+        """Whether `next_message` has one now."""
+        waits = self.packet_ins.urgent or bool(self._ordered) or (bool(self.packet_ins) and not self._behind)
+        return self.state is State.UP and waits
 
-    def next_packet_in(self) -> SwitchMessage | None:
-        """Return the packet-in whose turn it is; None if none may be dealt with now.
+    def next_message(self) -> SwitchMessage | None:
+        """Return the message whose turn it is; None if none may be dealt with now.
 
-        Raises RemoteProtocolError; the session is over then.
+        Urgent packet-ins are first, by turns with aged flows; then come the other packet-ins. Raises
+        RemoteProtocolError; the session is over then.
         """
-        message = self.packet_ins.take(only_urgent=self._behind) if self.state is State.UP else None
+        if self.state is not State.UP:
+            return None
+        if self._ordered and (self._had_urgent or not self.packet_ins.urgent):
+            self._had_urgent = False
+            return decode(self._ordered.popleft())
+        self._had_urgent = bool(self._ordered)
+        message = self.packet_ins.take(only_urgent=self._behind or self._had_urgent)
         return None if message is None else decode(message)
+
+    def _must_wait(self, message: bytes) -> bool:
+        """Tell whether a message is an aged flow, or came behind one that waits; what is the session's own does not."""
+        if self.state is not State.UP or message[1] in _OWN_TYPES:
+            return False
+        return bool(self._ordered) or is_flow_removed(message)
 
     def send(self, data: bytes) -> None:
         """Queue whole messages for the switch."""

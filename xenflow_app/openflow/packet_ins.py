@@ -31,7 +31,8 @@ MAX_URGENT = 64
 _URGENT = frozenset({ANNOUNCEMENT_MAC, PROBE_MAC})
 URGENT_RUN = 8
 _KIND = bytes([VERSION, Type.VENDOR])
-_SUBTYPE = VENDOR.to_bytes(4, "big") + Nicira.PACKET_IN.to_bytes(4, "big")
+_PACKET_IN = VENDOR.to_bytes(4, "big") + Nicira.PACKET_IN.to_bytes(4, "big")
+_FLOW_REMOVED = VENDOR.to_bytes(4, "big") + Nicira.FLOW_REMOVED.to_bytes(4, "big")
 _MATCH_LENGTH, _MATCH = slice(32, 34), 40
 """Where struct nx_packet_in has the length of its match, and the match (nicira-ext.h)."""
 _PORT_ENTRY = IN_PORT.to_bytes(4, "big")
@@ -39,7 +40,12 @@ _PORT_ENTRY = IN_PORT.to_bytes(4, "big")
 
 def is_packet_in(message: bytes) -> bool:
     """Tell whether a whole message is Nicira's packet-in."""
-    return message[8:16] == _SUBTYPE and message[:2] == _KIND
+    return message[8:16] == _PACKET_IN and message[:2] == _KIND
+
+
+def is_flow_removed(message: bytes) -> bool:
+    """Tell whether a whole message is Nicira's word for a flow that has aged."""
+    return message[8:16] == _FLOW_REMOVED and message[:2] == _KIND
 
 
 def _is_urgent(message: bytes) -> bool:

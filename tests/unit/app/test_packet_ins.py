@@ -19,9 +19,10 @@ from xenflow_app.host import SLICE_S, Host
 from xenflow_app.openflow import fields, packet_ins
 from xenflow_app.openflow.connection import Pace, SwitchSession
 from xenflow_app.openflow.decode import decode
-from xenflow_app.openflow.packet_ins import MAX_URGENT, URGENT_RUN, PacketIns, is_packet_in
-from xenflow_app.openflow.values import BarrierReply, Features, PacketIn, SwitchMessage
-from xenflow_app.pipeline import PROBE_MAC
+from xenflow_app.openflow.encode import echo
+from xenflow_app.openflow.packet_ins import MAX_URGENT, URGENT_RUN, PacketIns, is_flow_removed, is_packet_in
+from xenflow_app.openflow.values import BarrierReply, Features, FlowRemoved, PacketIn, SwitchMessage
+from xenflow_app.pipeline import PROBE_MAC, Table
 
 MAC = bytes.fromhex("020000000001")
 
@@ -48,9 +49,21 @@ def barrier(xid: int) -> bytes:
     return struct.pack(">BBHI", 1, 19, 8, xid)
 
 
-def test_only_packet_ins_wait() -> None:
+def aged(number: int) -> bytes:
+    """As Open vSwitch says that a flow has aged, with the number as its cookie."""
+    match = fields.IN_PORT.to_bytes(4, "big") + bytes(2)
+    body = struct.pack(">IIQHBBIIHHQQ", 0x2320, 14, number, 100, 0, 1 + Table.EXACT, 1, 0, 5, len(match), 0, 0)
+    body += match + bytes(-len(match) % 8)
+    return struct.pack(">BBHI", 1, 4, 8 + len(body), 0) + body
+
+
+def test_only_packet_ins_and_aged_flows_wait() -> None:
     assert is_packet_in(packet_in(1, 2))
-    assert not is_packet_in(barrier(3))
+    assert is_flow_removed(aged(1))
+    for message in (barrier(3), aged(1)):
+        assert not is_packet_in(message)
+    for message in (barrier(3), packet_in(1, 2)):
+        assert not is_flow_removed(message)
     seen = decode(packet_in(7, 9))
     assert isinstance(seen, PacketIn)
     assert seen.in_port == 7
@@ -144,9 +157,35 @@ def test_a_session_keeps_packet_ins_until_somebody_takes_them() -> None:
     bring_up(session, switch)
     data = packet_in(1, 1) + barrier(5) + announcement(1, 2)
     assert session.receive(data, 0.0) == [BarrierReply(5)]
-    taken = [session.next_packet_in(), session.next_packet_in(), session.next_packet_in()]
+    taken = [session.next_message(), session.next_message(), session.next_message()]
     assert [message.data[:6] for message in taken if isinstance(message, PacketIn)] == [ANNOUNCEMENT_MAC, MAC]
     assert taken[2] is None
+
+
+def test_aged_flows_wait_with_what_comes_behind_them_in_order() -> None:
+    session, switch = SwitchSession(0.0), Switch()
+    bring_up(session, switch)
+    data = barrier(1) + aged(10) + packet_in(1, 1) + barrier(2) + echo(3) + aged(11) + announcement(1, 2) + barrier(4)
+    assert session.receive(data, 0.0) == [BarrierReply(1)]
+    assert session.output(0.0) == echo(3, reply=True)
+    taken = []
+    while (message := session.next_message()) is not None:
+        taken.append(message)
+    assert not session.has_message
+    said = [item.cookie if isinstance(item, FlowRemoved) else item for item in taken]
+    assert [item for item in said if not isinstance(item, PacketIn)] == [10, BarrierReply(2), 11, BarrierReply(4)]
+    assert [item.data[:6] for item in said if isinstance(item, PacketIn)] == [ANNOUNCEMENT_MAC, MAC]
+    assert isinstance(said[0], PacketIn)
+    assert isinstance(said[-1], PacketIn)
+    assert session.receive(barrier(5), 0.0) == [BarrierReply(5)]
+
+
+def test_announcements_do_not_keep_aged_flows_from_their_turn() -> None:
+    session, switch = SwitchSession(0.0), Switch()
+    bring_up(session, switch)
+    session.receive(b"".join(aged(number) + announcement(1, number) for number in range(5)), 0.0)
+    kinds = [type(session.next_message()) for _ in range(10)]
+    assert kinds == [PacketIn, FlowRemoved] * 5
 
 
 def test_while_the_switch_does_not_read_only_announcements_are_dealt_with() -> None:
@@ -155,22 +194,25 @@ def test_while_the_switch_does_not_read_only_announcements_are_dealt_with() -> N
     session.send(barrier(1) * 400_000)
     sent = session.output(0.0)
     session.receive(packet_in(1, 1) + announcement(1, 2), 0.0)
-    assert session.has_packet_in
-    first = session.next_packet_in()
+    assert session.has_message
+    first = session.next_message()
     assert isinstance(first, PacketIn)
     assert first.data[:6] == ANNOUNCEMENT_MAC
-    assert (session.has_packet_in, session.next_packet_in()) == (False, None)
+    assert (session.has_message, session.next_message()) == (False, None)
+    session.receive(aged(1) + barrier(7), 0.0)
+    assert isinstance(session.next_message(), FlowRemoved)
+    assert (session.next_message(), session.has_message) == (BarrierReply(7), False)
     assert session.waiting_bytes > Pace().unsent_bytes
     while sent:
         session.receive(switch.receive(sent), 0.0)
         sent = session.output(0.0)
     assert session.waiting_bytes == 0
-    assert session.has_packet_in
-    assert session.next_packet_in() is not None
+    assert session.has_message
+    assert session.next_message() is not None
 
 
 class SlowCore:
-    """A core for which each packet-in takes a fifth of a slice."""
+    """A core for which each packet-in, or aged flow, takes a fifth of a slice."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -186,11 +228,11 @@ class SlowCore:
         if isinstance(message, BarrierReply):
             self.seen.append((switch, b"barrier"))
             return
-        assert isinstance(message, PacketIn)
+        assert isinstance(message, PacketIn | FlowRemoved)
         ends = self._loop.time() + SLICE_S / 5
         while self._loop.time() < ends:
             pass
-        self.seen.append((switch, message.data[:6]))
+        self.seen.append((switch, message.data[:6] if isinstance(message, PacketIn) else b"aged"))
 
     def switch_closed(self, switch: int, now: float) -> None:
         pass
@@ -254,6 +296,27 @@ def test_the_host_sees_what_comes_while_packet_ins_wait() -> None:
         urgent, fair = (flooded.link.number, ANNOUNCEMENT_MAC), (other.link.number, MAC)
         assert {urgent, fair} <= set(core.seen[before + 1 : before + 4])
         await until(lambda: len(core.seen) == 504)
+        await host.close()
+
+    asyncio.run(play())
+
+
+def test_an_announcement_does_not_wait_until_all_aged_flows_are_dealt_with() -> None:
+    async def play() -> None:
+        core = SlowCore(asyncio.get_running_loop())
+        host = Host(core, asyncio.Event())
+        flooded, other = Connection(host), Connection(host)
+        flooded.link.received(b"".join(aged(number) for number in range(500)) + barrier(9))
+        assert 0 < len(core.seen) < 50
+        before = len(core.seen)
+        flooded.link.received(announcement(1, 1))
+        other.link.received(barrier(8))
+        await until(lambda: len(core.seen) > before + 3)
+        assert {(flooded.link.number, ANNOUNCEMENT_MAC), (other.link.number, b"barrier")} <= set(
+            core.seen[before : before + 3]
+        )
+        await until(lambda: len(core.seen) == 503)
+        assert core.seen[-1] == (flooded.link.number, b"barrier")
         await host.close()
 
     asyncio.run(play())
