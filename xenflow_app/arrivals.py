@@ -42,8 +42,11 @@ class Arrivals:
         self._limits = limits
         self._send = send
 
-    def packet_in(self, node: Node, packet: PacketIn, now: float) -> None:
-        """Take a packet that the node's switch sent to the controller."""
+    def packet_in(self, node: Node, packet: PacketIn, now: float) -> bool:
+        """Take a packet that the node's switch sent to the controller.
+
+        Return whether more may follow from it than an exact flow: a flood of first packets is nothing to plan anew for.
+        """
         if packet.table == Table.ADMISSION:
             if self._discovery.hear(End(node.name, packet.in_port), packet.data, self._node_of, now):
                 self._fabric.set_graph(self._discovery.links())
@@ -51,12 +54,17 @@ class Arrivals:
             self._learn(node, packet.in_port, packet.regs[0], packet.data[6:12])
         elif packet.table == Table.EXACT:
             self._first_packet(node, packet)
+            return False
+        return True
 
-    def flow_removed(self, node: Node, message: FlowRemoved) -> None:
-        """The node's switch has removed a flow by itself, or confirms that it did as asked."""
+    def flow_removed(self, node: Node, message: FlowRemoved) -> bool:
+        """The node's switch has removed a flow by itself, or confirms that it did as asked.
+
+        Return whether more may follow from it than that an exact flow is gone.
+        """
         value = actions.value(message.cookie, b"")
         if not is_ours(value):
-            return
+            return False
         if kind_of(value) == Kind.LEARNED:
             node.unlearn(*_learned_key(message.key), self._fabric)
         elif kind_of(value) == Kind.EXACT:
@@ -64,6 +72,10 @@ class Arrivals:
                 if router.number == owner_of(value) and router.exact is not None:
                     router.exact.aged(message.key)
         node.flows.gone(message.key)
+        if kind_of(value) != Kind.EXACT:
+            return True
+        node.datapath.flush()
+        return False
 
     def adopt_learned(self, node: Node) -> None:
         """After a restart: what the switch still knows of machines behind access ports holds."""

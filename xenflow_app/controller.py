@@ -274,13 +274,14 @@ class Controller:
                         where = f"{node.name}:{message.in_port if port is None else port.name}"
                         self.ignored.add(where, reason, now)
                         return  # and nothing follows from it
-                else:
-                    self._arrivals.packet_in(node, message, now)
+                elif not self._arrivals.packet_in(node, message, now):
+                    return
             case PortStatus():
                 node.port_up[message.number] = message.up and message.reason is not PortReason.DELETE
                 self._switches.watch_trunks(node, now)
             case FlowRemoved():
-                self._arrivals.flow_removed(node, message)
+                if not self._arrivals.flow_removed(node, message):
+                    return
             case ErrorMessage():
                 key = node.datapath.error(message)
                 log.warning(

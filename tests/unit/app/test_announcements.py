@@ -9,17 +9,30 @@ import msgspec
 import pytest
 
 from tests.unit.app.network import World, mac
-from tests.unit.app.test_moves import announce, answer, begin, carry, finish, machine, state, told, way, world
+from tests.unit.app.test_moves import (
+    announce,
+    answer,
+    begin,
+    carry,
+    finish,
+    machine,
+    number_of,
+    state,
+    told,
+    way,
+    world,
+)
 from xenflow.announcement import Announcement, build
 from xenflow.answers import Status
 from xenflow.errors import Fault
 from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow.wire import Announce, Refused
 from xenflow_app.announcements import READ_S, Reason, why_not
+from xenflow_app.flowtable import cookie
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
-from xenflow_app.openflow.values import PacketIn
-from xenflow_app.pipeline import RESERVED_PRIORITY, Table
+from xenflow_app.openflow.values import FlowRemoved, PacketIn, RemovedReason
+from xenflow_app.pipeline import RESERVED_PRIORITY, Kind, Table
 from xenflow_app.queries import answer as ask
 from xenflow_app.queries.status import MAX_TURNED_AWAY
 
@@ -97,6 +110,33 @@ def test_a_thousand_of_each_change_nothing_and_the_move_completes(
     assert len(caplog.records) == 1
     (refusal,) = status(net).ignored
     assert (refusal.count, str(reason) in refusal.text, refusal.text.startswith(f"{node}:")) == (1000, True, True)
+    announce(net)
+    finish(net)
+    assert (state(net), way(net, "c")) == (State.DONE, actions.output(1))
+
+
+def test_first_packets_and_flows_that_age_while_a_move_waits_change_only_exact_flows() -> None:
+    net = world(reactive=True)
+    answer(net, "b", begin(net))
+    net.report("b", carry(net))
+    assert state(net) == State.ANNOUNCING
+    table = net.servers["b"].switch.flows
+    before = dict(table)
+    regs = (40, 2, number_of(net), 0, 0, 0, 0, 0)
+    for last in range(50):
+        header = bytes.fromhex("4500001c0000000040110000") + bytes([10, 0, 1, 9, 10, 9, 0, last])
+        packet = mac(102) + mac(201) + bytes.fromhex("0800") + header + bytes(8)
+        net.say("b", PacketIn(Table.EXACT, 0, 0, HOST, regs, packet, len(packet)))
+    made = table.keys() - before.keys()
+    assert (len(made), len(net.servers["b"].switch.packets)) == (50, 50)
+    for key in made:
+        del table[key]
+        of_r1 = cookie(Kind.EXACT, number_of(net))
+        net.say("b", FlowRemoved(key, of_r1, RemovedReason.IDLE_TIMEOUT, 1, 1))
+    assert (table, state(net)) == (before, State.ANNOUNCING)
+    exact = net.controller.nodes["b"].routers["r1"].exact
+    assert exact is not None
+    assert exact.count == 0
     announce(net)
     finish(net)
     assert (state(net), way(net, "c")) == (State.DONE, actions.output(1))

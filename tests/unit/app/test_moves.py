@@ -23,9 +23,9 @@ GATEWAY = bytes([10, 0, 0, 9])
 FIRST = mac(101)
 
 
-def world() -> World:
+def world(*, reactive: bool = False) -> World:
     """r1 on node a, in two networks, with a neighbor on node c; the target is b."""
-    world = World("abc", RING)
+    world = World("abc", RING, reactive)
     world.network("core", 30)
     world.network("edge", 40)
     router = world.router("a", "r1", {"core": "10.0.0.1/24", "edge": "10.0.1.1/24"}, 101)
