@@ -68,7 +68,7 @@ class Action(StrEnum):
     ROUTE = "let the target route what comes its way"
     KEEP = "keep what neighbors its kernel gives up, until the end"
     ANNOUNCE = "ask the client to announce"
-    QUIET = "tell the client that it has been heard"
+    QUIET = "tell the client that it has been heard, and let no more announcements in"
     REPOINT = "turn the other nodes"
     LEAVE = "let the source route no more"
     CLEAN = "remove the router from the source"
@@ -97,8 +97,8 @@ TABLE: dict[tuple[State, Event], tuple[State, tuple[Action, ...]]] = {
     (State.CANCELLING, Event.CANCELLED): _BACK,
     (State.CANCELLING, Event.FAILED): _BACK,
     (State.RESUMING, Event.IN_SYNC): (State.ANNOUNCING, (Action.ANNOUNCE,)),
-    (State.RESUMING, Event.OVERDUE): (State.REPOINTING, (Action.REPOINT,)),
-    (State.RESUMING, Event.RETURNED): _BACK,
+    (State.RESUMING, Event.OVERDUE): (State.REPOINTING, (Action.QUIET, Action.REPOINT)),
+    (State.RESUMING, Event.RETURNED): (State.UNDOING, (Action.QUIET, Action.UNDO)),
     (State.ANNOUNCING, Event.ANNOUNCED): (State.REPOINTING, (Action.QUIET, Action.REPOINT)),
     (State.ANNOUNCING, Event.OVERDUE): (State.REPOINTING, (Action.QUIET, Action.REPOINT)),
     (State.ANNOUNCING, Event.RETURNED): (State.UNDOING, (Action.QUIET, Action.UNDO)),

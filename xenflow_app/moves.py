@@ -220,6 +220,7 @@ class Moves:
         awaited = move.state is State.RESUMING and not move.following and target.machine(move.name) is not None
         if awaited and inbox is not None and inbox.in_sync:
             move.following = True
+            self._expect(move, target, expected=True)  # followed as well before the client is asked to announce
             self._steps.when_followed(target, partial(self._synced, move))
 
     def _synced(self, move: Migration) -> None:

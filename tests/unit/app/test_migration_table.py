@@ -39,8 +39,9 @@ def test_the_source_is_left_only_when_the_others_have_turned_and_cleaned_only_af
     assert {then for then, done in TABLE.values() if Action.UNDO in done} == {State.UNDOING}
 
 
-def test_whoever_was_asked_to_announce_is_told_to_be_quiet() -> None:
-    ways = [(then, done) for (before, _), (then, done) in TABLE.items() if before is State.ANNOUNCING]
+def test_whoever_was_asked_to_announce_or_let_in_already_is_told_to_be_quiet() -> None:
+    let_in = (State.RESUMING, State.ANNOUNCING)
+    ways = [(then, done) for (before, _), (then, done) in TABLE.items() if before in let_in and then not in let_in]
     assert ways
     assert all(Action.QUIET in done for _, done in ways)
 

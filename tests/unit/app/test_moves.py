@@ -379,6 +379,26 @@ def test_the_switch_lets_announcements_in_at_a_port_that_comes_late() -> None:
         assert wanted.keys() <= server.switch.flows.keys()
 
 
+def test_announcements_are_let_in_before_the_client_is_asked_for_them() -> None:
+    """Else the switch, which may have much to do, drops the first ones, and each costs a longer pause."""
+    net = world()
+    answer(net, "b", begin(net))
+    net.servers["b"].confirms = False
+    outbox = carry(net)
+    wanted = [edges.admit_announcement(300 + n, mac(100 + n), number_of(net)).keys() for n in (1, 2)]
+    assert not any(keys & net.servers["b"].switch.flows.keys() for keys in wanted)
+    net.report("b", outbox)
+    assert all(keys <= net.servers["b"].switch.flows.keys() for keys in wanted)
+    assert (state(net), told(net, "b", Announce)) == (State.RESUMING, [])
+    net.run(4)
+    assert told(net, "b", Announce)
+    net.servers["b"].confirms = True
+    announce(net)
+    net.run(6)
+    assert state(net) == State.DONE
+    assert not any(keys & net.servers["b"].switch.flows.keys() for keys in wanted)
+
+
 def test_forged_announcements_are_ignored_and_counted() -> None:
     net = world()
     answer(net, "b", begin(net))
