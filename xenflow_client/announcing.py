@@ -1,6 +1,6 @@
 """What is announced after a move, and when: the frames from the mirror of the kernel, the pauses between them. Pure.
 
-    Announce(epoch, key) -> frames of all interfaces at once, then after 5, 10, 20 ... 320, 500, 500 ... ms
+    Announce(epoch, key) -> all interfaces at once, every 5 ms for 0.1 s, then after 10, 20 ... 500, 500 ... ms
     until Announced(epoch), a newer Announce, the end of the session, or 60 s
 
 Rules: an interface is announced if it is up, has a MAC address and is not the one that the server is reached by. The
@@ -16,6 +16,8 @@ from xenflow.wire import Announce
 from xenflow_client.kernel import Kernel
 
 FIRST_PAUSE_S = 0.005
+DENSE_S = 0.1
+"""How long the pauses do not grow: a flood at the vif may cost many of the first frames, and none is to cost more."""
 LONGEST_PAUSE_S = 0.5
 LASTS_S = 60.0
 _IPV4_BYTES = 5
@@ -27,14 +29,15 @@ class Announcing:
 
     def __init__(self) -> None:
         self.current: Announce | None = None
-        self._ends = 0.0
+        self._ends = self._grows = 0.0
         self._pause_s = FIRST_PAUSE_S
 
     def start(self, order: Announce, now: float) -> bool:
         """Take an order; False if it is the one that runs already, or an older one."""
         if self.current is not None and (order == self.current or order.epoch < self.current.epoch):
             return False
-        self.current, self._ends, self._pause_s = order, now + LASTS_S, FIRST_PAUSE_S
+        self.current, self._pause_s = order, FIRST_PAUSE_S
+        self._grows, self._ends = now + DENSE_S, now + LASTS_S
         return True
 
     def confirmed(self, epoch: int) -> bool:
@@ -50,7 +53,9 @@ class Announcing:
 
     def next(self, now: float) -> float | None:
         """Return how long to wait before sending again; None when it has lasted long enough (and ends)."""
-        pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
+        if now >= self._grows:
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+        pause_s = self._pause_s
         if now + pause_s > self._ends:
             self.current = None
             return None

@@ -11,7 +11,7 @@ from tests.fakes.sinks import NoSink
 from xenflow.announcement import NO_ADDRESS, Announcement, parse
 from xenflow.wire import Announce
 from xenflow_client.announce import Announcer
-from xenflow_client.announcing import LASTS_S, Announcing, control_link, frames
+from xenflow_client.announcing import DENSE_S, FIRST_PAUSE_S, LASTS_S, Announcing, control_link, frames
 from xenflow_client.kernel import Kernel
 from xenflow_client.neighbors import Upkeep
 from xenflow_client.seen import IFF_LOOPBACK, IFF_LOWER_UP, IFF_NOARP, IFF_UP, AddressSeen, LinkSeen
@@ -62,14 +62,16 @@ def test_the_control_interface_is_known_by_scope_or_address() -> None:
     assert control_link(kernel(), bytes([10, 9, 9, 9]), 0) == 0
 
 
-def test_pauses_grow_and_end() -> None:
-    announcing, now, pauses = Announcing(), 100.0, []
+def test_pauses_grow_after_a_while_and_end() -> None:
+    announcing, now, pauses = Announcing(), 0.0, []
     assert announcing.start(ORDER, now)
     while (pause := announcing.next(now)) is not None:
         pauses.append(pause)
         now += pause
-    assert pauses[:9] == [0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5]
-    assert LASTS_S - 0.5 <= now - 100.0 <= LASTS_S
+    dense = round(DENSE_S / FIRST_PAUSE_S)
+    assert pauses[:dense] == [0.005] * dense
+    assert pauses[dense : dense + 8] == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5]
+    assert LASTS_S - 0.5 <= now <= LASTS_S
     assert announcing.current is None
 
 
