@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fakes import clock
 from xenflow.address import Address
 from xenflow.errors import ConfigError, Fault, RemoteProtocolError
 from xenflow.identity import Identity
@@ -25,11 +26,11 @@ NAMES = ("controller/app", "node/n1", "router/r1")
 
 
 def asynchronous(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None]:
-    """Run a test in a loop of its own."""
+    """Run a test in a loop of its own, by a clock that jumps."""
 
     @functools.wraps(test)
     def run(**fixtures: object) -> None:
-        asyncio.run(test(**fixtures))
+        clock.run(test(**fixtures))
 
     return run
 

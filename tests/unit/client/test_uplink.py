@@ -1,4 +1,5 @@
-"""The connection to a server: real TLS on the loopback interface, a real listener at the other end."""
+"""The connection to a server: real TLS on the loopback interface, a real listener at the other end,
+and a clock that does not wait."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.fakes import clock
 from xenflow.address import Address
 from xenflow.channel import Channel, Listener, serve
 from xenflow.errors import RemoteProtocolError
@@ -88,7 +90,7 @@ def free_port() -> int:
 async def reached(condition: Callable[[], bool], within_s: float = 10.0) -> None:
     async with asyncio.timeout(within_s):
         while not condition():
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)  # by the clock that jumps
 
 
 class FakeAnnouncer:
@@ -134,7 +136,7 @@ class Bench:
 
 
 def play(scenario: Coroutine[None, None, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 30))
+    clock.run(asyncio.wait_for(scenario, 30))
 
 
 def test_snapshot_then_changes_then_acknowledged(authority: Authority) -> None:

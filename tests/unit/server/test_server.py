@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.fakes import clock
 from tests.fakes.ovsdb import FakeDatabase
 from tests.fakes.stream import RESET, FakeStream, pair
 from xenflow.errors import RemoteProtocolError
@@ -164,7 +165,7 @@ def tell(story: Callable[[World], Awaitable[None]], *, ovs_running: bool = True)
                 task.cancel()
             await asyncio.gather(*world.tasks, return_exceptions=True)
 
-    asyncio.run(run())
+    clock.run(run())
 
 
 def refusal(world: World, hello: Hello, peer: Identity) -> str:

@@ -13,11 +13,12 @@ import socket
 import ssl
 import stat
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
+from tests.fakes import clock
 from xenflow import wire
 from xenflow.address import Address
 from xenflow.channel import Channel, Limits, Listener, ListenerLimits, connect, serve
@@ -36,16 +37,24 @@ OPERATOR = Hello(wire.VERSION, Role.OPERATOR, "root")
 TLS = Address.parse("ssl:127.0.0.1:0")
 
 
-def in_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+Test = Callable[..., Awaitable[None]]
+
+
+def bounded(run: Callable[[Coroutine[object, object, None]], None], test: Test) -> Callable[..., None]:
     @functools.wraps(test)
-    def run(*args: object, **kwargs: object) -> None:
-        async def bounded() -> None:
+    def whole(*args: object, **kwargs: object) -> None:
+        async def story() -> None:
             async with asyncio.timeout(10):
                 await test(*args, **kwargs)
 
-        asyncio.run(bounded())
+        run(story())
 
-    return run
+    return whole
+
+
+in_loop = functools.partial(bounded, asyncio.run)
+in_jumping_loop = functools.partial(bounded, clock.run)
+"""For tests that wait a second or so for something of their own process."""
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -219,7 +228,7 @@ async def test_a_peer_that_says_nothing_is_pinged_and_then_left(tmp_path: Path) 
         writer.close()
 
 
-@in_loop
+@in_jumping_loop
 async def test_pings_keep_an_idle_channel_and_a_busy_program_alive(tmp_path: Path) -> None:
     busy = asyncio.Event()
     quick = Limits(idle_s=0.15, keepalive_s=0.02)
@@ -243,7 +252,7 @@ async def test_pings_keep_an_idle_channel_and_a_busy_program_alive(tmp_path: Pat
     await listener.close()
 
 
-@in_loop
+@in_jumping_loop
 async def test_send_waits_for_a_slow_reader_and_gives_up_on_one_that_never_reads(tmp_path: Path) -> None:
     unsent = []
 
@@ -365,7 +374,7 @@ async def test_nobody_gets_in_without_a_certificate_or_without_tls(pki: Pki) -> 
         writer.close()
 
 
-@in_loop
+@in_jumping_loop
 async def test_a_revoked_router_is_refused_and_a_live_one_is_closed(pki: Pki) -> None:
     node, router = pki.credentials(NODE), pki.credentials(ROUTER)
     other = Identity(Role.ROUTER, "r2")
@@ -386,7 +395,7 @@ async def test_a_revoked_router_is_refused_and_a_live_one_is_closed(pki: Pki) ->
         await bystander.send(Begin("r2"))
 
 
-@in_loop
+@in_jumping_loop
 async def test_a_client_connects_again_when_its_own_files_change(pki: Pki) -> None:
     node, router = pki.credentials(NODE), pki.credentials(ROUTER)
     async with listening(TLS, node, Program()) as listener:
@@ -401,7 +410,7 @@ async def test_a_client_connects_again_when_its_own_files_change(pki: Pki) -> No
             await connect(listener.addresses[0], router, HELLO, anybody)
 
 
-@in_loop
+@in_jumping_loop
 async def test_a_broken_file_leaves_live_channels_alone(pki: Pki, caplog: pytest.LogCaptureFixture) -> None:
     node, router = pki.credentials(NODE), pki.credentials(ROUTER)
     program = Program()
@@ -418,7 +427,7 @@ async def test_a_broken_file_leaves_live_channels_alone(pki: Pki, caplog: pytest
         assert again.is_open
 
 
-@in_loop
+@in_jumping_loop
 async def test_an_expired_certificate_is_closed_although_no_file_changed(
     pki: Pki, monkeypatch: pytest.MonkeyPatch
 ) -> None:
