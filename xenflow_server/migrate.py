@@ -18,6 +18,7 @@ from typing import Protocol
 from xenflow.errors import DataplaneError
 
 LOOK_S = 0.2
+"""How often to look how far it is, and where the machine is."""
 CERTAIN_S = 60.0
 """How long to look for the machine when the hypervisor has said nothing of its end."""
 CANCELLED = "cancelled: the machine stays here"
@@ -55,7 +56,11 @@ def verdict(here: bool | None, there: bool | None) -> bool | None:
 
 
 def follow(
-    migration: Migration, cancelled: threading.Event, say: Callable[[str], None], certain_s: float = CERTAIN_S
+    migration: Migration,
+    cancelled: threading.Event,
+    say: Callable[[str], None],
+    certain_s: float = CERTAIN_S,
+    look_s: float = LOOK_S,
 ) -> str:
     """Move a machine; return why it has not moved, empty if it has."""
     failure: list[str] = []
@@ -70,7 +75,7 @@ def follow(
     worker.start()
     told, asked = 0, False
     while worker.is_alive():
-        worker.join(LOOK_S)
+        worker.join(look_s)
         if cancelled.is_set() and not asked:
             asked = migration.cancel()
         percent = migration.percent()
@@ -83,7 +88,7 @@ def follow(
     while (moved := verdict(migration.here(), migration.there())) is None:
         if time.monotonic() > end:
             return f"{failure[0]}; {UNKNOWN}"
-        time.sleep(LOOK_S)
+        time.sleep(look_s)
     if moved:
         return ""
     return CANCELLED if asked else failure[0]

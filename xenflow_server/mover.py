@@ -33,12 +33,18 @@ class Mover:
     """Runs moves. `say` tells the app how each goes; `runs_here` says whether a router's machine is on this node."""
 
     def __init__(
-        self, plan: MovePlan, directory: Path, say: Callable[[Progress], None], runs_here: Callable[[str], bool]
+        self,
+        plan: MovePlan,
+        directory: Path,
+        say: Callable[[Progress], None],
+        runs_here: Callable[[str], bool],
+        seen_s: float = SEEN_S,
     ) -> None:
         self._plan = plan
         self._directory = directory
         self._say = say
         self._runs_here = runs_here
+        self._seen_s = seen_s
         self._moves: dict[str, Command] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -110,7 +116,7 @@ class Mover:
         if code == 0:
             return ""
         if code is None:
-            await asyncio.sleep(SEEN_S)
+            await asyncio.sleep(self._seen_s)
             return (complaint or STILL_HERE) if self._runs_here(command.record.name) else ""
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return complaint or f"the hypervisor's command failed: {how}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 
 import pytest
 
 from xenflow.errors import DataplaneError
-from xenflow_server.migrate import CANCELLED, UNKNOWN, follow, verdict
+from xenflow_server import migrate
+from xenflow_server.migrate import CANCELLED, UNKNOWN, verdict
+
+follow = functools.partial(migrate.follow, look_s=0.01)
 
 
 class Model:

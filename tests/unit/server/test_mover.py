@@ -18,6 +18,7 @@ from xenflow_server.mover import STILL_HERE, Mover
 from xenflow_server.moving import by_command
 
 PATIENCE_S = 20.0
+SEEN_S = 0.05
 
 
 class Told:
@@ -50,7 +51,7 @@ def play(story: Callable[[Told], Awaitable[None]]) -> None:
 
 
 def mover_of(state: Path, command: list[str], told: Told, *, here: bool = True) -> Mover:
-    return Mover(by_command(command), state / "moves", told, lambda _name: here)
+    return Mover(by_command(command), state / "moves", told, lambda _name: here, SEEN_S)
 
 
 def script(text: str) -> list[str]:
