@@ -5,6 +5,7 @@ Beside the oracle, as `test_properties` does it for plain queues.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import pytest
@@ -20,6 +21,13 @@ CONTROL = 128_000
 EXAMPLES = 300
 FIT = 0.97
 ROUNDING_BPS = 10
+WEIGHTS = st.lists(st.sampled_from([1, 2, 3, 5, 8]), min_size=1, max_size=4)
+HIRED = st.sampled_from([10, 50, 90, 130])
+CEILINGS = st.sampled_from([0, 1, 1.5, 3])
+PARTS = st.sampled_from([(1,), (1, 1), (1, 2, 5)])
+QUIET_CONTROL = st.sampled_from([0.0, CONTROL / 2, 1.0 * CONTROL])
+FLOODING_CONTROL = st.sampled_from([0.0, 1.0 * CONTROL, 1.0 * CAPACITY])
+OTHER = st.one_of(st.sampled_from([0.0, 1.0 * CAPACITY]), st.integers(0, CAPACITY).map(float))
 Demands = dict[int, float]
 
 
@@ -46,27 +54,35 @@ class Case:
         return sum(item.hired_bps for item in self.link.classes if item.control == control)
 
 
+@functools.cache  # a strategy that is made anew for each example costs more than what it draws
+def demands_of(is_control: tuple[tuple[int, bool], ...], floods: bool) -> st.SearchStrategy[Demands]:
+    """Return demands of queues, by their ids."""
+    control = FLOODING_CONTROL if floods else QUIET_CONTROL
+    return st.fixed_dictionaries({queue: control if is_it else OTHER for queue, is_it in is_control})
+
+
+@functools.cache
+def pasts_of(is_control: tuple[tuple[int, bool], ...], floods: bool) -> st.SearchStrategy[list[tuple[Demands, int]]]:
+    return st.lists(st.tuples(demands_of(is_control, floods), st.integers(1, 8)), max_size=3)
+
+
 @st.composite
 def cases(draw: st.DrawFn, *, floods: bool = False, sets: bool = True) -> Case:
     """Draw a link whose owners have a queue, a ceiling, or a set, and control each; `floods`: control may want all."""
-    weights = draw(st.lists(st.sampled_from([1, 2, 3, 5, 8]), min_size=1, max_size=4))
-    hired = draw(st.sampled_from([10, 50, 90, 130])) * M
+    weights = draw(WEIGHTS)
+    hired = draw(HIRED) * M
     classes: list[ClassPlan] = []
     for number, weight in enumerate(weights):
         own = hired * weight // sum(weights)
-        ceiling = draw(st.sampled_from([0, own, own * 3 // 2, own * 3]))
-        parts = draw(st.sampled_from([(1,), (1, 1), (1, 2, 5)])) if sets else (1,)
+        ceiling = int(own * draw(CEILINGS))
+        parts = draw(PARTS) if sets else (1,)
         for place, part in enumerate(parts):
             name = "" if place == len(parts) - 1 else f"c{place}"
             classes.append(ClassPlan(8 * number + place, f"r{number}", name, own * part // sum(parts), ceiling))
         classes.append(ClassPlan(8 * number + 7, f"r{number}", "control", CONTROL, 8 * CONTROL, control=True))
-    control = st.sampled_from([0.0, 1.0 * CONTROL, 1.0 * CAPACITY] if floods else [0.0, CONTROL / 2, 1.0 * CONTROL])
-    other = st.one_of(st.sampled_from([0.0, 1.0 * CAPACITY]), st.integers(0, CAPACITY).map(float))
-    demands = st.tuples(*(control if item.control else other for item in classes)).map(
-        lambda rates: {item.queue: rate for item, rate in zip(classes, rates, strict=True)}
-    )
-    past = draw(st.lists(st.tuples(demands, st.integers(1, 8)), max_size=3))
-    return Case(LinkPlan("trunk", CAPACITY, tuple(classes)), tuple(past), draw(demands))
+    queues = tuple((item.queue, item.control) for item in classes)
+    past = draw(pasts_of(queues, floods))
+    return Case(LinkPlan("trunk", CAPACITY, tuple(classes)), tuple(past), draw(demands_of(queues, floods)))
 
 
 @settings(max_examples=EXAMPLES)

@@ -6,6 +6,7 @@ since level 1 means most where little is hired.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import pytest
@@ -19,6 +20,9 @@ from tests.unit.qos.fluid import M, Run, use, worst_fitness
 CAPACITY = 100 * M
 EXAMPLES = 500
 FIT = 0.97
+WEIGHTS = st.lists(st.sampled_from([1, 2, 3, 5, 8, 13, 20]), min_size=1, max_size=6)
+HIRED = st.sampled_from([5, 30, 60, 90, 100])
+K_MED = st.sampled_from([1, 2, 3, 5])
 Demands = dict[int, float]
 
 
@@ -42,21 +46,32 @@ class Case:
         return {item.queue: min(self.demands[item.queue], item.hired_bps) for item in self.link.classes}
 
 
-@st.composite
-def cases(draw: st.DrawFn) -> Case:
-    weights = draw(st.lists(st.sampled_from([1, 2, 3, 5, 8, 13, 20]), min_size=1, max_size=6))
-    hired = draw(st.sampled_from([5, 30, 60, 90, 100])) * M
-    classes = tuple(
-        ClassPlan(queue, f"n{queue}", hired_bps=hired * weight // sum(weights)) for queue, weight in enumerate(weights)
-    )
+@functools.cache  # a strategy that is made anew for each example costs more than what it draws
+def demands_of(queues: int, least: int) -> st.SearchStrategy[Demands]:
+    """Return demands of so many queues: none, all, any, and often about `least` bit/s."""
     demand = st.one_of(
         st.sampled_from([0.0, 1.0 * CAPACITY]),
         st.integers(0, CAPACITY).map(float),
-        st.integers(0, hired // len(weights) * 2).map(float),
+        st.integers(0, 2 * least).map(float),
     )
-    demands = st.tuples(*(demand for _ in classes)).map(lambda rates: dict(enumerate(rates)))
-    past = draw(st.lists(st.tuples(demands, st.integers(1, 8)), max_size=4))
-    return Case(LinkPlan("trunk", CAPACITY, classes), draw(st.sampled_from([1, 2, 3, 5])), tuple(past), draw(demands))
+    return st.tuples(*(demand for _ in range(queues))).map(lambda rates: dict(enumerate(rates)))
+
+
+@functools.cache
+def pasts_of(queues: int, least: int) -> st.SearchStrategy[list[tuple[Demands, int]]]:
+    return st.lists(st.tuples(demands_of(queues, least), st.integers(1, 8)), max_size=4)
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    weights = draw(WEIGHTS)
+    hired = draw(HIRED) * M
+    classes = tuple(
+        ClassPlan(queue, f"n{queue}", hired_bps=hired * weight // sum(weights)) for queue, weight in enumerate(weights)
+    )
+    drawn = len(weights), hired // len(weights)
+    past = draw(pasts_of(*drawn))
+    return Case(LinkPlan("trunk", CAPACITY, classes), draw(K_MED), tuple(past), draw(demands_of(*drawn)))
 
 
 @pytest.mark.parametrize("ceilings", list(Ceilings))
