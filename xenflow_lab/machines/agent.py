@@ -18,7 +18,7 @@ from typing import IO, Final
 
 import msgspec
 
-from xenflow_lab.command import LabError
+from xenflow_lab.command import PATIENCE, LabError
 from xenflow_lab.machines.qemu import AGENT_PORTS, agent_socket
 
 CHUNK_BYTES: Final = 256 << 10
@@ -26,6 +26,10 @@ MARGIN_S: Final = 60.0
 """Beyond the time that a command may take: emulation is slow."""
 PING_S: Final = 2.0
 RETRY_S: Final = 0.1
+
+
+class NoAnswer(LabError):
+    """The machine has not answered, or has ended; what it was asked to do may have been done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,22 +71,24 @@ class Agent:
         self, argv: Sequence[str], *, stdin: bytes = b"", timeout_s: float = 60, environment: Mapping[str, str] = {}
     ) -> Done:
         """Run a command as root, in /root, to its end. Raises LabError if the machine does not answer."""
+        timeout_s *= PATIENCE
         request: dict[str, object] = {"op": "run", "argv": list(argv), "timeout_s": timeout_s}
         request |= {"input": base64.b64encode(stdin).decode(), "environment": dict(environment)}
-        answer = self._ask(request, timeout_s + MARGIN_S)
+        answer = self._ask(request, timeout_s + MARGIN_S * PATIENCE)
         return Done(answer.code, answer.out.decode(errors="replace"), answer.err.decode(errors="replace"))
 
     def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
         """Write a file in the machine, with the directories above it."""
         for offset in range(0, max(len(content), 1), CHUNK_BYTES):
             data = base64.b64encode(content[offset : offset + CHUNK_BYTES]).decode()
-            self._ask({"op": "put", "path": path, "offset": offset, "data": data, "mode": mode}, MARGIN_S)
+            self._ask({"op": "put", "path": path, "offset": offset, "data": data, "mode": mode}, MARGIN_S * PATIENCE)
 
     def get(self, path: str) -> bytes:
         """Return what a file in the machine holds."""
         found = b""
         while True:
-            part = self._ask({"op": "get", "path": path, "offset": len(found), "bytes": CHUNK_BYTES}, MARGIN_S).data
+            request = {"op": "get", "path": path, "offset": len(found), "bytes": CHUNK_BYTES}
+            part = self._ask(request, MARGIN_S * PATIENCE).data
             found += part
             if len(part) < CHUNK_BYTES:
                 return found
@@ -98,7 +104,7 @@ class Agent:
                 link.sendall(line)
                 answer = _answer(link, name, deadline)
             except OSError as error:
-                raise LabError(f"{self._directory.name}: its agent does not answer ({error})") from error
+                raise NoAnswer(f"{self._directory.name}: its agent does not answer ({error})") from error
         if answer.error:
             raise LabError(f"{self._directory.name}: {request['op']}: {answer.error}")
         return answer
@@ -140,7 +146,7 @@ def _answer(link: socket.socket, name: str, deadline: float) -> Answer:
         link.settimeout(max(deadline - time.monotonic(), 0.001))
         data = link.recv(1 << 16)
         if not data:
-            raise LabError("the machine has ended meanwhile")
+            raise NoAnswer("the machine has ended meanwhile")
         rest += data
         if b"\n" not in data:
             continue

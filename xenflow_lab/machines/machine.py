@@ -9,6 +9,7 @@ QEMU goes on when its starter ends.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -21,13 +22,16 @@ import msgspec
 
 from xenflow_lab.command import LabError, environment, run, wait_until
 from xenflow_lab.machines import monitor, qemu
-from xenflow_lab.machines.agent import PING_S, Agent, Done
+from xenflow_lab.machines.agent import PING_S, Agent, Done, NoAnswer
 from xenflow_lab.processes import Started, is_alive, send_signal, start_ticks
 
 UP_TIMEOUT_S: Final = 300.0
 STOP_TIMEOUT_S: Final = 60.0
 POLL_S: Final = 0.2
 MOST_PATIENCE_S: Final = 60.0
+ANSWER_S: Final = 30.0
+"""So long a machine that has just been ordered to reboot may take to say that it is there."""
+LEAVE_S: Final = 2
 LONGEST_PATH: Final = 80
 """Of a directory: sockets' paths have 107 bytes."""
 
@@ -145,8 +149,34 @@ class Machine:
 
     def power_down(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
         """Shut it down as its administrator would. Raises LabError if it does not end in time."""
-        self.agent.run(["systemctl", "--no-block", "poweroff"])
+        self._leave("poweroff")
         wait_until(lambda: not self.alive, timeout_s, f"end of {self.made_of.name}", POLL_S)
+
+    def reboot(self, timeout_s: float = UP_TIMEOUT_S) -> str:
+        """Reboot it as its administrator would, and return what `wait_booted` does. Raises LabError."""
+        before = self._boot_id()
+        self._leave("reboot")
+
+        def is_back() -> bool:
+            try:
+                return self.agent.ping(ANSWER_S) and self._boot_id() != before
+            except LabError:
+                return False  # asked while it went down
+
+        wait_until(is_back, timeout_s, f"{self.made_of.name} after its reboot", POLL_S)
+        return self.wait_booted(timeout_s)
+
+    def _boot_id(self) -> str:
+        return self.check(["cat", "/proc/sys/kernel/random/boot_id"], timeout_s=ANSWER_S)
+
+    def _leave(self, how: str) -> None:
+        """Have systemd reboot or power off a little later: its agent, which is among the first to go, answers before.
+
+        On a machine that is too busy for that, it may have gone without an answer.
+        """
+        timer = ["systemd-run", "-q", f"--on-active={LEAVE_S}", "--timer-property=AccuracySec=100ms"]
+        with contextlib.suppress(NoAnswer):
+            self.check([*timer, "systemctl", "--no-block", how], timeout_s=ANSWER_S)
 
     def kill(self) -> None:
         """End it at once, as if its power were cut; what is on its disks stays."""
