@@ -14,6 +14,7 @@ from xenflow_lab.command import LabError
 from xenflow_lab.machines.machine import Machine
 
 LOGS = Path(__file__).parents[2] / "build" / "machines"
+JOURNAL_S = 300.0
 
 
 @pytest.fixture(scope="session")
@@ -22,25 +23,26 @@ def guest(request: pytest.FixtureRequest) -> Iterator[Machine]:
     directory = Path(tempfile.mkdtemp(prefix="xfm-", dir="/var/tmp"))
     failed = request.session.testsfailed
     try:
-        machine = guests.start(directory)
-        yield machine
+        yield guests.start(directory)
         if request.session.testsfailed > failed:
-            _keep_journal(machine)
-        machine.kill()
-    finally:
-        if request.session.testsfailed > failed or not (directory / "machine.json").exists():
             _keep(directory)
+    except BaseException:  # it has not come up
+        _keep(directory)
+        raise
+    finally:
+        if (directory / "machine.json").exists():
+            Machine(directory).kill()
         shutil.rmtree(directory)
 
 
-def _keep_journal(machine: Machine) -> None:
-    try:
-        (machine.directory / "journal.log").write_text(machine.shell("journalctl -b --no-pager -o short-monotonic"))
-    except LabError as error:
-        (machine.directory / "journal.log").write_text(f"{error}\n")
-
-
 def _keep(directory: Path) -> None:
+    """Copy what it has printed and logged to build/machines."""
+    if (directory / "machine.json").exists() and (machine := Machine(directory)).alive:
+        try:
+            text = machine.shell("journalctl -b --no-pager -o short-monotonic", timeout_s=JOURNAL_S)
+        except LabError as error:
+            text = f"{error}\n"
+        (directory / "journal.log").write_text(text)
     LOGS.mkdir(parents=True, exist_ok=True)
     for path in directory.glob("*.log"):
         shutil.copy(path, LOGS)

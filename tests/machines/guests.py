@@ -18,6 +18,7 @@ IDLE = (
 )
 PATIENCE = "[Manager]\nDefaultTimeoutStartSec=10min\nDefaultDeviceTimeoutSec=10min\n"
 """Emulation is slow, above all on a machine that is busy."""
+BOOT_S = 900.0
 RECIPE = Recipe(
     "kernel",
     packages=(
@@ -32,7 +33,7 @@ TREE = "/dev/vdb"
 
 
 def start(directory: Path, name: str = "xfkernel", niceness: int = 10) -> Machine:
-    """Return a machine that is up, with the source tree mounted; all its files are in `directory`."""
+    """Return a machine that is up, and prepared; all its files are in `directory`. It is not ended if that fails."""
     built = image.build(RECIPE)
     disk = directory / "tree.ext4"
     tree.make_disk(disk)
@@ -46,12 +47,19 @@ def start(directory: Path, name: str = "xfkernel", niceness: int = 10) -> Machin
         accelerator=accelerator.best(built),
     )
     machine = Machine.create(made_of, directory)
-    try:
-        machine.start(niceness=niceness)
-        machine.wait_booted(900)
-        tree.mount(machine, TREE)
-        machine.shell("modprobe -a openvswitch sch_htb cls_bpf")
-    except BaseException:
-        machine.kill()
-        raise
+    machine.start(niceness=niceness)
+    machine.wait_booted(BOOT_S)
+    _prepare(machine)
     return machine
+
+
+def reboot(machine: Machine) -> None:
+    """Reboot one, and return once it is up, and prepared again."""
+    machine.reboot(BOOT_S)
+    _prepare(machine)
+
+
+def _prepare(machine: Machine) -> None:
+    """Mount the source tree, and load what the kernel has of the datapath."""
+    tree.mount(machine, TREE)
+    machine.shell("modprobe -a openvswitch sch_htb cls_bpf")
