@@ -6,16 +6,20 @@ ports of one network: while they reach each other, the node forwards.
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from tests.debs import install
-from xenflow_lab.command import LabError, wait_until
+from tests.debs import install, remove
+from tests.machines import guests
+from xenflow.answers import Status
+from xenflow_lab import operator
+from xenflow_lab.command import wait_until
 from xenflow_lab.machines.machine import Machine
 
 pytestmark = [pytest.mark.root, pytest.mark.machine]
@@ -94,9 +98,18 @@ def forwards(guest: Machine) -> bool:
     return guest.run(["ip", "netns", "exec", "m1", "ping", "-c1", "-W2", "10.0.0.2"]).code == 0
 
 
+def assert_answered(log: str) -> None:
+    """By what ping has printed, each of its packets was answered; the answer to the last may have been on its way."""
+    sent = re.search(r"(\d+) packets transmitted", log)
+    assert sent is not None, log[-500:]
+    answered = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", log)}
+    assert set(range(1, int(sent[1]))) - answered == set(), log[-500:]
+    assert "DUP!" not in log
+
+
 def in_sync(guest: Machine) -> bool:
     done = guest.run(["xenflow", "status", "--json"], timeout_s=LIMIT_S)
-    return done.code == 0 and bool(json.loads(done.out))
+    return done.code == 0 and not operator.missing(msgspec.json.decode(done.out, type=Status), nodes=1, routers=0)
 
 
 def definitions(guest: Machine) -> str:
@@ -111,7 +124,7 @@ def debs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def node(guest: Machine, debs: list[Path]) -> Iterator[Machine]:
     """The machine with all packages installed and configured, and all units started."""
-    install(guest, debs, LIMIT_S)
+    install(guest, debs)
     guest.agent.put("/etc/systemd/system/outside.service", OUTSIDE.encode())
     guest.check(["bash", "-c", BRIDGE.format(examples=EXAMPLES)], timeout_s=LIMIT_S)
     guest.agent.put("/etc/xenflow/definitions.d/red.toml", DEFINITIONS.encode())
@@ -132,7 +145,7 @@ def test_units_are_ready_when_they_say_so(node: Machine) -> None:
             "WatchdogUSec": "1min",
             "NRestarts": "0",
         }, unit
-    assert in_sync(node)
+    wait_until(lambda: in_sync(node), LIMIT_S, "all in sync", 1)
 
 
 def test_the_kernel_shapes_what_was_hired(node: Machine) -> None:
@@ -163,13 +176,26 @@ def test_a_restart_of_everything_loses_no_packet(node: Machine) -> None:
     wait_until(lambda: active(node), LIMIT_S, "all units", 1)
     wait_until(lambda: in_sync(node), LIMIT_S, "all in sync", 1)
     node.shell("systemctl stop ping")
-    log = node.agent.get("/var/tmp/ping.log").decode()
-    assert " 0% packet loss" in log, log[-500:]
+    assert_answered(node.agent.get("/var/tmp/ping.log").decode())
+
+
+def test_without_its_server_a_node_goes_on_forwarding(node: Machine, debs: list[Path]) -> None:
+    """Removed, not purged; installed again it finds its settings, and all units run."""
+    before = definitions(node)
+    remove(node, "xenflow-server")
+    assert node.check(["dpkg-query", "-W", "-f", "${db:Status-Status}", "xenflow-server"]) == "config-files"
+    assert [shown(node, unit, "ActiveState")["ActiveState"] for unit in UNITS[1:]] == ["inactive", "inactive"]
+    assert definitions(node) == before
+    assert_answered(node.check(["ip", "netns", "exec", "m1", "ping", "-c11", "-i0.2", "-W5", "10.0.0.2"]))
+    install(node, debs)
+    wait_until(lambda: active(node), LIMIT_S, "all units", 1)
+    wait_until(lambda: in_sync(node) and forwards(node), LIMIT_S, "all in sync", 1)
+    assert definitions(node) == before
 
 
 def test_an_upgrade_keeps_what_is_defined(node: Machine, tmp_path: Path) -> None:
     before = definitions(node)
-    install(node, build(tmp_path, "0.1.0~test2"), LIMIT_S)
+    install(node, build(tmp_path, "0.1.0~test2"))
     assert node.check(["dpkg-query", "-W", "-f", "${Version}", "xenflow-server"]) == "0.1.0~test2"
     assert definitions(node) == before
     wait_until(lambda: active(node), LIMIT_S, "all units", 1)
@@ -178,17 +204,7 @@ def test_an_upgrade_keeps_what_is_defined(node: Machine, tmp_path: Path) -> None
 
 def test_a_reboot_loses_nothing(node: Machine) -> None:
     before = definitions(node)
-    boot = node.check(["cat", "/proc/sys/kernel/random/boot_id"])
-    node.run(["systemctl", "--no-block", "reboot"])
-
-    def is_back() -> bool:
-        try:
-            return node.agent.ping() and node.check(["cat", "/proc/sys/kernel/random/boot_id"]) != boot
-        except LabError:
-            return False
-
-    wait_until(is_back, 900, "the machine after its reboot", 1)
-    node.wait_booted(900)
+    guests.reboot(node)
     wait_until(lambda: active(node), LIMIT_S, "all units", 1)
     wait_until(lambda: in_sync(node) and forwards(node), LIMIT_S, "all in sync", 1)
     assert definitions(node) == before

@@ -79,7 +79,7 @@ def test_an_upgrade_and_a_reboot_lose_no_definition(lab: XenLab, tmp_path: Path)
     before = hosts.definitions(host)
     assert f"/var/lib/xenflow/routers/{ROUTER}.json" in before
     images.build_packages(tmp_path, NEWER)
-    install(host, images.pick(tmp_path, images.HOST_DEBS), hosts.INSTALL_S)
+    install(host, images.pick(tmp_path, images.HOST_DEBS))
     assert hosts.versions(host) == {f"{NEWER} installed"}
     assert hosts.definitions(host) == before
     hosts.assert_settled_at(lab, "n2")
