@@ -13,6 +13,7 @@ import csv
 import itertools
 import re
 import signal
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -114,8 +115,7 @@ def measure(lab: Lab, variant: str, moves: int = MOVES) -> Trial:
     """Send, move the router to and fro, and count."""
     sending = ["--to", f"{ADDRESS}:{PORT}", "--rate-pps", f"{RATES_PPS[variant]}", "--size", f"{SIZES_BYTES[variant]}"]
     receiving = ["--port", f"{PORT}", "--flows", "1", "--interval", f"{INTERVAL_S}"]
-    pings = lab.popen(SENDER, ["ping", "-D", "-n", f"-i{PING_S}", GATEWAY])
-    try:
+    with pinged(lab, SENDER, GATEWAY, PING_S) as answers:
         with stations.start(lab, RECEIVER, "receive", *receiving) as receiver:
             with stations.begin(lab, SENDER, "send", *sending, "--duration", "3600") as sender:
                 began = time.time()
@@ -124,10 +124,22 @@ def measure(lab: Lab, variant: str, moves: int = MOVES) -> Trial:
                 time.sleep(BEFORE_S)
                 sent = sender.stop()["sent"]
             report = receiver.end(10)
-    finally:
-        pings.send_signal(signal.SIGINT)
-        answers = answered(pings.communicate(timeout=10)[0], began)
-    return _trial(variant, sent, report, [with_silence(move, answers) for move in seen])
+    return _trial(variant, sent, report, [with_silence(move, answers, began) for move in seen])
+
+
+@contextmanager
+def pinged(lab: Lab, who: str, address: str, interval_s: float) -> Iterator[list[float]]:
+    """Ping while the block runs; the list has the times of all answers (of time.time()) after it."""
+    found: list[float] = []
+    with tempfile.TemporaryFile("w+", encoding="ascii", errors="replace") as log:  # more than a pipe holds
+        pings = lab.popen(who, ["ping", "-D", "-n", f"-i{interval_s}", address], stdout=log, stderr=log)
+        try:
+            yield found
+        finally:
+            pings.send_signal(signal.SIGINT)
+            pings.wait(30)
+        log.seek(0)
+        found += answered(log.read())
 
 
 def _trial(variant: str, sent: int, report: dict[str, Any], moves: list[Move]) -> Trial:
@@ -174,14 +186,14 @@ def _order(lab: Lab, target: str) -> None:
         raise LabError(f"migration of {ROUTER} to {target} has {found.state}: {found.error}")
 
 
-def answered(text: str, began: float) -> list[float]:
-    """Return when answers came, in seconds since `began`, by what `ping -D` has printed."""
-    return [float(at) - began for at in _ANSWER.findall(text)]
+def answered(text: str) -> list[float]:
+    """Return when answers came, by what `ping -D` has printed."""
+    return [float(at) for at in _ANSWER.findall(text)]
 
 
-def with_silence(move: Move, answers: Sequence[float]) -> Move:
-    """Return the move with the longest gap between two answers, of those that reach into it."""
-    pairs = itertools.pairwise(answers)
+def with_silence(move: Move, answers: Sequence[float], began: float) -> Move:
+    """Return the move with the longest gap between two answers, of those that reach into it; `began`: its time 0."""
+    pairs = itertools.pairwise(at - began for at in answers)
     gaps = [after - before for before, after in pairs if after > move.begun_s and before < move.done_s]
     return Move(move.begun_s, move.done_s, move.stopped_s, max(gaps, default=move.done_s - move.begun_s))
 

@@ -10,8 +10,6 @@ up when it goes on. The network is that of deploy/lab/xen.toml: sender -> r1 -> 
 from __future__ import annotations
 
 import re
-import signal
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Final
 import msgspec
 
 from bench import plots
-from bench.interruption_vms import NATIVE, OUT, XENFLOW, Move, Trial, answered, with_silence, write
+from bench.interruption_vms import NATIVE, OUT, XENFLOW, Move, Trial, pinged, with_silence, write
 from xenflow.answers import MigrationStatus
 from xenflow_lab import operator
 from xenflow_lab.command import LabError, wait_until
@@ -69,17 +67,10 @@ def measure(lab: XenLab, variant: str, act: Callable[[], object], rate_pps: floa
         begun.append(time.time())
         act()
 
-    with tempfile.TemporaryFile("w+", encoding="ascii") as log:  # more than a pipe holds
-        pings = lab.popen(SENDER, ["ping", "-D", "-n", f"-i{PING_S}", GATEWAY], stdout=log)
-        try:
-            counted = trial.count(lab, timed, trial.Flow(rate_pps=rate_pps))
-        finally:
-            pings.send_signal(signal.SIGINT)
-            pings.communicate(timeout=30)
-        log.seek(0)
-        text = log.read()
+    with pinged(lab, SENDER, GATEWAY, PING_S) as answers:
+        counted = trial.count(lab, timed, trial.Flow(rate_pps=rate_pps))
     move = Move(trial.AROUND_S, trial.AROUND_S + counted.took_s, 0.0, 0.0)
-    return of(variant, rate_pps, counted, with_silence(move, answered(text, begun[0] - trial.AROUND_S)))
+    return of(variant, rate_pps, counted, with_silence(move, answers, begun[0] - trial.AROUND_S))
 
 
 def of(variant: str, rate_pps: float, counted: trial.Count, move: Move) -> Trial:

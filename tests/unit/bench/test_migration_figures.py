@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench import interruption, migration, moving
+from bench import interruption, interruption_vms, migration, moving
 from bench.rtnetlink import prefixes
 from xenflow.answers import MigrationStatus, Reached
 
@@ -57,3 +57,11 @@ def test_figures_leave_out_what_a_variant_does_not_have() -> None:
     assert found[interruption.LOST] == [7, 9]
     assert interruption.SYNCED_S not in found
     assert found[interruption.HEARD_S] == [1.4, 1.4]
+
+
+def test_a_machine_is_silent_from_the_last_answer_before_to_the_first_after() -> None:
+    lines = [f"[{at:.6f}] 64 bytes from 10.0.1.1: icmp_seq=7 ttl=64 time=0.4 ms" for at in (100.0, 101.0, 109.5, 110.0)]
+    answers = interruption_vms.answered("\n".join(["PING 10.0.1.1", *lines, "4 packets transmitted"]))
+    move = interruption_vms.Move(2.0, 9.0, 0.5, 0.0)
+    assert interruption_vms.with_silence(move, answers, 100.0).silent_s == pytest.approx(8.5)
+    assert interruption_vms.with_silence(move, answers[:1], 100.0).silent_s == pytest.approx(7.0)
