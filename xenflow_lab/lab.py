@@ -96,6 +96,8 @@ class Lab:
         self.with_xenflow = with_xenflow
         self.routers: Routers = self._routers(vms)
         self.say = say
+        self.on_failure: Callable[[], None] = lambda: None
+        """Called when the lab does not come up, before everything of it goes: whoever keeps its logs sets it."""
         self.processes: dict[str, Process] = {}
         self.record = records.LabRecord(self.name, with_xenflow=with_xenflow, vms=vms)
 
@@ -146,12 +148,19 @@ class Lab:
                 self.record.ready = True
                 self._save()
             except BaseException:
-                teardown.down(self.name, self.say)
+                try:
+                    self._failed()
+                finally:
+                    teardown.down(self.name, self.say)
                 raise
 
     def _routers(self, vms: bool) -> Routers:
         """Return what makes the routers."""
         return machines.Machines(self) if vms else Namespaces(self)
+
+    def _failed(self) -> None:
+        """It has not come up, and goes."""
+        self.on_failure()
 
     def _build(self) -> None:
         """Bring up everything; the state directory is there."""

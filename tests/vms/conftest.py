@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.keeping import kept_if_failed
 from xenflow_lab import stations, teardown
 from xenflow_lab.lab import Lab, silent
 from xenflow_lab.paths import lab_names
@@ -41,26 +41,12 @@ def _nothing_left() -> Iterator[None]:
             teardown.down(name, silent)
 
 
-@contextmanager
-def kept_if_failed(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Lab]:
-    """Take the lab down at the end, its logs kept if a test has failed meanwhile, or it did not come up."""
-    before = request.session.testsfailed
-    try:
-        lab.up()
-        yield lab
-    except BaseException:
-        keep(lab)
-        raise
-    finally:
-        if request.session.testsfailed > before:
-            keep(lab)
-        lab.down()
-
-
 def keep(lab: Lab) -> None:
     """Copy a lab's logs to build/vms."""
     target = KEPT / lab.name
-    shutil.copytree(lab.paths.state / "log", target, dirs_exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    if (lab.paths.state / "log").is_dir():
+        shutil.copytree(lab.paths.state / "log", target, dirs_exist_ok=True)
     for node in lab.built.topology.node:
         logs = lab.paths.machine(node.name) / "libvirt" / "log"
         if logs.is_dir():
@@ -71,7 +57,7 @@ def keep(lab: Lab) -> None:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     """deploy/lab/vms.toml with its routes learned."""
-    with kept_if_failed(request, Lab(TOPOLOGY, own_name("x"), vms=True, say=print)) as made:
+    with kept_if_failed(request, Lab(TOPOLOGY, own_name("x"), vms=True, say=print), keep) as made:
         await_routes(made)
         yield made
 

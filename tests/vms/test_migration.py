@@ -9,8 +9,9 @@ import pytest
 
 from bench import interruption_vms
 from bench.interruption_vms import NATIVE, XENFLOW, Trial
+from tests.keeping import kept_if_failed
 from tests.lab import moving
-from tests.vms.conftest import TOPOLOGY, await_routes, kept_if_failed, machines, own_name
+from tests.vms.conftest import TOPOLOGY, await_routes, keep, machines, own_name
 from xenflow_lab.lab import Lab
 from xenflow_lab.plan import Kind
 
@@ -61,7 +62,7 @@ def test_the_same_machine_loses_packets_when_they_pass_it(
         machines(lab).virsh(moving.node_of(lab, name), "suspend", name)
     native = Lab(TOPOLOGY, own_name("n"), with_xenflow=False, vms=True, say=print)
     try:
-        with kept_if_failed(request, native):
+        with kept_if_failed(request, native, keep):
             interruption_vms.switch_plainly(native)
             interruption_vms.await_traffic(native)
             found = interruption_vms.measure(native, NATIVE, 2)

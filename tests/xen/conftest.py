@@ -13,6 +13,7 @@ import pytest
 
 from bench.interruption_vms import Trial
 from bench.interruption_xen import TOPOLOGY
+from tests.keeping import kept_if_failed
 from tests.xen import hosts
 from xenflow_lab.xen import logs
 from xenflow_lab.xen.lab import XenLab
@@ -24,20 +25,11 @@ KEPT = Path(__file__).parents[2] / "build" / "xen"
 def lab(request: pytest.FixtureRequest) -> Iterator[XenLab]:
     """deploy/lab/xen.toml with everything in sync and OSPF's adjacency full."""
     shutil.rmtree(KEPT, ignore_errors=True)
-    before = request.session.testsfailed
-    built = XenLab(TOPOLOGY, "xen-test", say=lambda line: print(f"  {line}", flush=True))
-    try:
-        built.up()
+    made = XenLab(TOPOLOGY, "xen-test", say=lambda line: print(f"  {line}", flush=True))
+    with kept_if_failed(request, made, _keep) as built:
         built.wait_settled()
         hosts.await_adjacency(built)
         yield built
-    except BaseException:
-        _keep(built)
-        raise
-    finally:
-        if request.session.testsfailed > before:
-            _keep(built)
-        built.down()
 
 
 def _keep(lab: XenLab) -> None:

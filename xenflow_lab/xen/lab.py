@@ -33,19 +33,17 @@ class XenLab(Lab):
         return Guests(self)
 
     def _build(self) -> None:
-        try:
-            build.build(self)
-        except LabError:
-            self._keep_logs()
-            raise
+        build.build(self)
 
-    def _keep_logs(self) -> None:
+    def _failed(self) -> None:
         """Write what was logged beside the hosts: the lab goes down, their directories stay until the next start."""
         for host in self.hosts.values():
             if host.alive:
                 logs.write(host)
-            shutil.copytree(self.paths.state / "log", host.directory.parent / "log", dirs_exist_ok=True)
+            if (self.paths.state / "log").is_dir():
+                shutil.copytree(self.paths.state / "log", host.directory.parent / "log", dirs_exist_ok=True)
             self.say(f"log: {host.directory}")
+        super()._failed()
 
     @property
     def hosts(self) -> dict[str, Emulated]:
