@@ -115,15 +115,17 @@ def measure(lab: Lab, variant: str, moves: int = MOVES) -> Trial:
     """Send, move the router to and fro, and count."""
     sending = ["--to", f"{ADDRESS}:{PORT}", "--rate-pps", f"{RATES_PPS[variant]}", "--size", f"{SIZES_BYTES[variant]}"]
     receiving = ["--port", f"{PORT}", "--flows", "1", "--interval", f"{INTERVAL_S}"]
-    with pinged(lab, SENDER, GATEWAY, PING_S) as answers:
-        with stations.start(lab, RECEIVER, "receive", *receiving) as receiver:
-            with stations.begin(lab, SENDER, "send", *sending, "--duration", "3600") as sender:
-                began = time.time()
-                time.sleep(BEFORE_S)
-                seen = [_move(lab, variant, began) for _ in range(moves)]
-                time.sleep(BEFORE_S)
-                sent = sender.stop()["sent"]
-            report = receiver.end(10)
+    with (
+        pinged(lab, SENDER, GATEWAY, PING_S) as answers,
+        stations.start(lab, RECEIVER, "receive", *receiving) as receiver,
+    ):
+        with stations.begin(lab, SENDER, "send", *sending, "--duration", "3600") as sender:
+            began = time.time()
+            time.sleep(BEFORE_S)
+            seen = [_move(lab, variant, began) for _ in range(moves)]
+            time.sleep(BEFORE_S)
+            sent = sender.stop()["sent"]
+        report = receiver.end(10)
     return _trial(variant, sent, report, [with_silence(move, answers, began) for move in seen])
 
 
