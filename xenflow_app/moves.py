@@ -65,6 +65,8 @@ class Moves:
         self._hold_s = hold_s
         self._truths = Truths(nodes, homes, queues)
         self._held: dict[tuple[str, str], float] = {}
+        self._late: set[tuple[str, str]] = set()
+        """Routers and nodes that they have moved away from, whose servers have not noticed yet."""
         self._handing = Handing(nodes, homes, send)
         self._now = 0.0
         facts.watcher = self
@@ -96,6 +98,8 @@ class Moves:
 
     def arrived(self, name: str, node: Node) -> None:
         """The router's VM is on a node that is not its home."""
+        if (name, node.name) in self._late:
+            return
         home = self._homes.home(name)
         move = self.under_way.get(name)
         if move is None and home is not None:
@@ -106,14 +110,22 @@ class Moves:
 
     def left(self, name: str, node: Node, *, moved: bool) -> bool:
         """The router's VM is not on the node any more; return whether its flows stay for now."""
+        self._late.discard((name, node.name))
         move = self.under_way.get(name)
+        elsewhere = [other for other in self._nodes.values() if other.machine(name) is not None]
         if move is not None and node.name in (move.source, move.target):
-            if not moved and not any(other.machine(name) for other in self._nodes.values()):
+            move.has_left = move.has_left or node.name == move.source
+            if not moved and not elsewhere:
                 self._destroyed(move)
             return True
+        if elsewhere and node.name != self._homes.home(name):
+            return False
+        for other in elsewhere:  # it went back to a node whose server had not noticed that it was away
+            self._late.discard((name, other.name))
+            self.arrived(name, other)
         if moved:
             self._hold_nowhere(name, node)
-        return moved
+        return moved or bool(elsewhere)
 
     def _hold_nowhere(self, name: str, node: Node) -> None:
         """If the router's VM is on no node, the one that it has left forwards for a while; any other may expect it."""
@@ -247,6 +259,12 @@ class Moves:
             self._homes.disguise(move.name, moving=False)
             self._facts.let_neighbors_go(move.name)
             self.ended = [*self.ended[1 - KEPT :], move]
+            if (
+                move.state is State.DONE
+                and not move.has_left
+                and self._nodes[move.source].machine(move.name) is not None
+            ):
+                self._late.add((move.name, move.source))
             for node in self._nodes.values():
                 if node.machine(move.name) is not None and self._homes.home(move.name) != node.name:
                     self.arrived(move.name, node)  # it went on, or back, meanwhile

@@ -35,8 +35,9 @@ SHAPED = frozenset({Event.INSTALLED, Event.IN_SYNC})
 class Migration:
     """One move.
 
-    `reached` holds (state, seconds since the start); `truths` what has come true by a call; `order` is what was last
-    asked of a server, at its connection `peer`.
+    `reached` holds (state, seconds since the start); `truths` what has come true by a call; `has_left` tells whether
+    the source's server has noticed that the VM is gone; `order` is what was last asked of a server, at its connection
+    `peer`.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Migration:
     truths: set[Event] = field(default_factory=set)
     heard: set[bytes] = field(default_factory=set)
     asked: float = 0.0
+    has_left: bool = False
     following: bool = False
     order: Message | None = None
     peer: int | None = None

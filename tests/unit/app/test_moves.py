@@ -285,6 +285,41 @@ def test_a_move_by_hand_ends_in_the_same_state() -> None:
         assert server.switch.flows == net.controller.nodes[server.name].flows.desired
 
 
+def test_a_source_that_notices_late_that_the_vm_is_gone_does_not_have_it_back() -> None:
+    """A busy host may take many seconds until it has taken down what was left of the VM there."""
+    net = world()
+    number = number_of(net)
+    net.plug("b", machine(net), 301)
+    net.report("b", net.servers["a"].routers["r1"])
+    announce(net)
+    finish(net)
+    net.network("late", 50)  # everything is planned anew, with what is known of machines
+    net.settle()
+    assert (state(net), net.controller.moves.under_way) == (State.DONE, {})
+    assert way(net, "c") == actions.output(1)
+    net.unplug("a", "r1", moved=True)
+    assert of_router(net, "a", number) == {}
+    assert (len(net.controller.moves.ended), net.controller.moves.under_way) == (1, {})
+
+
+def test_a_vm_that_goes_back_before_the_source_has_noticed_its_leave_is_found_there() -> None:
+    net = world()
+    net.plug("b", machine(net), 301)
+    client = net.report("b", net.servers["a"].routers["r1"])
+    announce(net)
+    finish(net)
+    assert state(net) == State.DONE
+    net.unplug("b", "r1", moved=True)
+    assert net.controller.moves.under_way["r1"].target == "a"
+    net.report("a", client)
+    asked = told(net, "a", Announce)[-1]
+    assert isinstance(asked, Announce)
+    net.run(20)
+    assert (state(net), net.controller.moves.ended[-1].target) == (State.DONE, "a")
+    for server in net.servers.values():
+        assert server.switch.flows == net.controller.nodes[server.name].flows.desired
+
+
 def test_a_node_gets_the_addresses_only_when_its_packets_follow_the_routers_flows() -> None:
     """Until then the VM, which may still stand still, would get what its node can route a moment later."""
     net = world()

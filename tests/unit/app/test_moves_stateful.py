@@ -80,6 +80,7 @@ class Moving(RuleBasedStateMachine):
         assert isinstance(found, Machine)
         self.machine, self.client, self.where, self.reported = found, client, "a", True
         self.known = True
+        self.late = ""  # the node that the VM has left, which has not noticed
         self.dead: set[str] = set()
         self.unaware = False  # the controller has started while the client was away
         self.mute: set[str] = set()  # switches that have forgotten what an unaware controller cannot tell them
@@ -155,13 +156,26 @@ class Moving(RuleBasedStateMachine):
     # -- the VM and its client ---------------------------------------------------------------------------------------
 
     @precondition(lambda self: self.net.servers["a"].peer is not None or self.net.servers["b"].peer is not None)
-    @rule(says_so=booleans())
-    def carry(self, says_so: bool) -> None:
+    @rule(says_so=booleans(), late=booleans())
+    def carry(self, says_so: bool, late: bool = False) -> None:
         """The VM goes to the other node, ordered or not; its client has not reported there.
 
-        A server that is away tells of neither; one that is there may start anew just then, and not know that it moved.
+        A server that is away tells of neither; one that is there may start anew just then, and not know that it moved;
+        or it notices late that the VM is gone.
         """
-        source, target = self.where, "b" if self.where == "a" else "a"
+        self.notice()
+        source, self.where = self.where, "b" if self.where == "a" else "a"
+        self.reported, self.late = False, source
+        if not late:
+            self.notice(says_so)
+        self.net.plug(self.where, self.machine, FIRST_PORT[self.where])
+
+    @rule()
+    def notice(self, says_so: bool = True) -> None:
+        """The server of the node that the VM has left notices that."""
+        source, self.late = self.late, ""
+        if not source:
+            return
         leaves = self.net.servers[source]
         if leaves.peer is not None and not says_so:
             self.net.disconnect(source)
@@ -176,8 +190,6 @@ class Moving(RuleBasedStateMachine):
         if leaves.peer is None and not says_so:
             self.net.connect(source)
         self.net.settle()
-        self.where, self.reported = target, False
-        self.net.plug(target, self.machine, FIRST_PORT[target])
 
     @precondition(lambda self: not self.reported and self.net.servers[self.where].peer is not None)
     @rule()
@@ -322,6 +334,7 @@ class Moving(RuleBasedStateMachine):
                 self.net.connect(server.name)
             if server.connection is None:
                 self.net.connect_switch(server.name)
+        self.notice()
         if not self.reported:
             self.report()
         answered = {(server.name, said.number) for server, said in self.answered}
