@@ -238,3 +238,7 @@ class LibvirtMove:
     def there(self) -> bool | None:
         """As `runs_at`, on the target."""
         return self.runs_at(self._target)
+
+    def recover(self) -> str:
+        """Return nothing: libvirtd has the machine go on itself, even when who asked for the move is gone."""
+        return ""

@@ -22,7 +22,7 @@ LOOK_S = 0.2
 CERTAIN_S = 60.0
 """How long to look for the machine when the hypervisor has said nothing of its end."""
 CANCELLED = "cancelled: the machine stays here"
-UNKNOWN = "the hypervisor does not answer: nobody knows where the machine is"
+UNKNOWN = "nobody knows where the machine is"
 
 
 class Migration(Protocol):
@@ -42,6 +42,9 @@ class Migration(Protocol):
 
     def there(self) -> bool | None:
         """As `here`, on the target."""
+
+    def recover(self) -> str:
+        """Have a machine that stays go on; return why it does not, empty if it does."""
 
 
 def verdict(here: bool | None, there: bool | None) -> bool | None:
@@ -91,13 +94,15 @@ def follow(
         time.sleep(look_s)
     if moved:
         return ""
+    if stands := migration.recover():
+        return f"{failure[0]}; {stands}"
     return CANCELLED if asked else failure[0]
 
 
 def migration_of(hypervisor: str, uuid: str, target: str, stream: str) -> Migration:
     """Return the move for a hypervisor's URI."""
     if hypervisor == "xl:":
-        from xenflow_server.xl import XlMove
+        from xenflow_server.xl_move import XlMove
 
         return XlMove(uuid, target)
     from xenflow_server.libvirt_adapter import LibvirtMove, prepare, serve_events

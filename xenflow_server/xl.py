@@ -1,4 +1,4 @@
-"""Adapter: Xen's own tool -> `domains`, and a live migration by it, where libvirt's Xen driver is missing.
+"""Adapter: Xen's own tool -> `domains`, where libvirt's Xen driver is missing (`xl_move` has it migrate machines).
 
     xl list -l -----------------------------------> Snapshot
     xenstore-watch @introduceDomain @releaseDomain -> look again
@@ -13,15 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
-import re
 import subprocess
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
-from xenflow.errors import DataplaneError, RemoteProtocolError
+from xenflow.errors import RemoteProtocolError
 from xenflow.model import pack_mac
 from xenflow_server.domains import Domain, Lost, Phase, Saying, Snapshot
 
@@ -33,10 +30,6 @@ REST = 2.0
 SETTLE_S = 0.05
 ANSWER_S = 30.0
 INCOMING, AWAY = "--incoming", "--migratedaway"
-_PERCENT = re.compile(r"(\d{1,3})\s*%")
-_PLACE = re.compile(
-    r"(ssh|tcp)://((?:[A-Za-z0-9_.-]+@)?)([A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?/?"
-)
 
 
 class _Nic(msgspec.Struct):
@@ -85,30 +78,6 @@ def parse_list(text: bytes) -> dict[int, Domain]:
                 macs.add(pack_mac(nic.mac))
         domains[entry.domid] = Domain(uuid, name, frozenset(macs), phase)
     return domains
-
-
-def migrate_argv(domid: int, target: str) -> list[str]:
-    """Return the command that migrates a machine to ``ssh://[USER@]HOST`` or ``tcp://HOST:PORT``.
-
-    At a TCP port, something like socat has to run `xl migrate-receive` there. Raises RemoteProtocolError for another
-    form: xl hands the place to a shell, so nothing but plain names and addresses gets there.
-    """
-    found = _PLACE.fullmatch(target)
-    if found is None:
-        raise RemoteProtocolError(f"{target!r}: must look like ssh://HOST, ssh://USER@HOST or tcp://HOST:PORT")
-    scheme, user, host, port = found.groups()
-    if scheme == "tcp":
-        if user or not port:
-            raise RemoteProtocolError(f"{target!r}: must look like tcp://HOST:PORT")
-        return ["xl", "migrate", "-s", "", str(domid), f"socat - TCP:{host}:{port}"]
-    ssh = ["-s", f"ssh -p {port}"] if port else []
-    return ["xl", "migrate", *ssh, str(domid), f"{user}{host.strip('[]')}"]
-
-
-def percent_of(line: str) -> int | None:
-    """Return how much a line of `xl migrate` says to be done; 100 is for the end alone."""
-    found = _PERCENT.findall(line)
-    return min(int(found[-1]), 99) if found else None
 
 
 class XlWatcher:
@@ -188,94 +157,3 @@ async def _output(argv: Sequence[str]) -> bytes:
         last = complaint.decode(errors="replace").strip().splitlines()[-1:]
         raise RemoteProtocolError(f"{' '.join(argv)}: {last[0] if last else f'exit code {process.returncode}'}")
     return out
-
-
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
-    """Yield what a program prints, as soon as a newline or a carriage return ends a line; empty ones are left out."""
-    left = b""
-    descriptor = process.stdout.fileno() if process.stdout is not None else -1
-    while data := os.read(descriptor, 4096):
-        *complete, left = re.split(rb"[\r\n]", left + data)
-        yield from (line.decode(errors="replace").strip() for line in complete if line.strip())
-    if left.strip():
-        yield left.decode(errors="replace").strip()
-
-
-class XlMove:
-    """One live migration by xl, from the source's side."""
-
-    def __init__(self, uuid: str, target: str, tool: Sequence[str] = ("xl",)) -> None:
-        self._uuid, self._target, self._tool = uuid, target, tuple(tool)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._percent = 0
-        self._lock = threading.Lock()
-        self._cancelled = False
-
-    def run(self) -> None:
-        """Return when the machine is on the target. Raises DataplaneError with the reason why it is not."""
-        complaint = ""
-        try:
-            argv = migrate_argv(self._domid(), self._target)
-            with self._lock:
-                if self._cancelled:
-                    raise DataplaneError("cancelled: the machine stays here")
-                self._process = subprocess.Popen(
-                    [*self._tool, *argv[1:]],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                )
-            for line in _lines(self._process):
-                percent = percent_of(line)
-                if percent is not None:
-                    self._percent = percent
-                else:
-                    complaint = line
-            code = self._process.wait()
-        except (OSError, RemoteProtocolError) as error:
-            raise DataplaneError(str(error)) from error
-        if code:
-            why = "cancelled: the machine stays here" if self._cancelled else complaint
-            raise DataplaneError(why or f"xl migrate: exit code {code}")
-
-    def percent(self) -> int:
-        """Return how much is done."""
-        return self._percent
-
-    def cancel(self) -> bool:
-        """Have the machine stay: xl resumes it when the stream to the target ends."""
-        with self._lock:
-            self._cancelled = True
-            if self._process is not None and self._process.poll() is None:
-                self._process.terminate()
-        return True
-
-    def here(self) -> bool | None:
-        """Whether the machine runs here; None if that cannot be known."""
-        try:
-            return any(domain.uuid == self._uuid and domain.phase is Phase.RUNNING for domain in self._list().values())
-        except (OSError, RemoteProtocolError):
-            return None
-
-    def there(self) -> bool | None:
-        """Return None: the other host is not asked."""
-        return None
-
-    def _domid(self) -> int:
-        for domid, domain in self._list().items():
-            if domain.uuid == self._uuid:
-                return domid
-        raise RemoteProtocolError(f"xl: no machine with uuid {self._uuid} runs here")
-
-    def _list(self) -> dict[int, Domain]:
-        try:
-            done = subprocess.run(
-                [*self._tool, "list", "-l"],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                timeout=ANSWER_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise RemoteProtocolError(f"xl list -l: no answer within {ANSWER_S:g} s") from error
-        return parse_list(done.stdout)

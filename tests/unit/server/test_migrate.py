@@ -22,6 +22,7 @@ class Model:
         self.goes_on = threading.Event()
         self.stopped = False
         self.done = 0
+        self.left = ""
 
     def run(self) -> None:
         self.goes_on.wait(20)
@@ -45,6 +46,9 @@ class Model:
     def there(self) -> bool | None:
         return (self._places.pop(0) if len(self._places) > 1 else self._places[0])[1]
 
+    def recover(self) -> str:
+        return self.left
+
 
 def test_it_tells_how_far_it_is() -> None:
     said: list[str] = []
@@ -56,6 +60,16 @@ def test_cancelled_it_stays() -> None:
     cancelled = threading.Event()
     cancelled.set()
     assert follow(Model(), cancelled, lambda _: None) == CANCELLED
+
+
+def test_cancelled_or_not_a_machine_that_does_not_go_on_is_told_of() -> None:
+    for cancelled in (False, True):
+        model, asked = Model("" if cancelled else "no memory"), threading.Event()
+        model.left = "the machine is left suspended"
+        if cancelled:
+            asked.set()
+        why = follow(model, asked, lambda _: None)
+        assert why == f"{'operation aborted' if cancelled else 'no memory'}; the machine is left suspended"
 
 
 @pytest.mark.parametrize(
