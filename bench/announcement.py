@@ -6,6 +6,7 @@
 
 Moves without and with the flood take turns; those to n2 are measured. The times are those in the logs of client
 ("announcing", just before the first frame) and controller ("every interface has announced itself"); they share a clock.
+Of the slowest one under the flood it is told where it took its time (announced.py).
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from __future__ import annotations
 import datetime as dt
 import os
 import statistics
+import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench import network
+from bench.announced import Trace, time_of, trace
 from bench.figure import Figure, figure
 from bench.moving import migrate
 from xenflow_app.migration import Event
@@ -44,15 +48,20 @@ def run() -> list[Figure]:
         rate = ["tbf", "rate", VIF_RATE, "burst", "3000", "limit", "1000000"]
         lab.run("r1", ["tc", "qdisc", "replace", "dev", "eth1", "root", "handle", "1:", *rate], check=True)
         lab.run("r1", ["tc", "qdisc", "add", "dev", "eth1", "parent", "1:1", "handle", "10:", "pfifo_fast"], check=True)
-        idle, loaded = [], []
+        idle, loaded, slowest = [], [], None
         for turn in range(ROUNDS):
             idle.append(_announced_ms(lab))
             migrate(lab, "r1", "n1")
-            with _flood(lab, turn):
+            with _flood(lab, turn), _departures(lab) as departures:
                 loaded.append(_announced_ms(lab))
+                sockets = lab.run("n2", ["ss", "-0", "-m"], check=True).stdout
+            if loaded[-1] == max(loaded):
+                slowest = _trace(lab, departures, sockets)
             migrate(lab, "r1", "n1")
         dropped = [line for line in _log(lab, "controller", "controller") if "dropped at=" in line]
     print(f"    idle {_shown(idle)} ms; under the flood {_shown(loaded)} ms")
+    if slowest is not None:
+        print(f"    the slowest: {slowest.tell()}")
     for line in dropped:
         print(f"    more than {MAX_MESSAGES} waited: {line.partition('dropped ')[2]}")
     ratio = statistics.median(loaded) / statistics.median(idle)
@@ -71,11 +80,29 @@ def _announced_ms(lab: Lab) -> float:
 
 
 def _times(lab: Lab, role: str, who: str, what: str) -> list[dt.datetime]:
-    return [dt.datetime.fromisoformat(line[:23].replace(",", ".")) for line in _log(lab, role, who) if what in line]
+    return [time_of(line) for line in _log(lab, role, who) if what in line]
 
 
 def _log(lab: Lab, role: str, who: str) -> list[str]:
     return Path(lab.process(role, who).command.log).read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _trace(lab: Lab, departures: list[str], sockets: str) -> Trace:
+    return trace(_log(lab, "client", "r1"), _log(lab, "controller", "controller"), departures, sockets)
+
+
+@contextmanager
+def _departures(lab: Lab) -> Iterator[list[str]]:
+    """Note, in the list that is there after the block, when announcements leave r1."""
+    said: list[str] = []
+    process = lab.popen("r1", [sys.executable, "-m", "bench.departures", "eth0", "eth1"], stderr=None)
+    try:
+        if process.stdout is None or process.stdout.readline() != "ready\n":
+            raise RuntimeError("who notes departures has not begun")
+        yield said
+    finally:
+        process.terminate()
+        said += process.communicate()[0].splitlines()
 
 
 def _flood(lab: Lab, turn: int) -> ExitStack:

@@ -155,8 +155,9 @@ class Moves:
             return Reason.NOT_AWAITED
         mac = next((item.mac for item in machine.interfaces if item.number == port.interface), b"")
         reason = why_not(packet.data, mac, move.key, move.epoch)
-        if reason is None:
+        if reason is None and mac not in move.heard:
             move.heard.add(mac)
+            log.info("announcement heard router=%s node=%s port=%s", machine.name, node.name, port.name)
         return reason
 
     def at(self, now: float) -> None:
