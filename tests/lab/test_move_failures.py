@@ -2,7 +2,8 @@
 
         n1 --- n2       r1 moves between n1 and n2; h1 and h2 are on n3, so that no packet needs the target
           \\   /        before the others turn to it
-           n3           every cell: a step that is held, what breaks then, numbered packets through r1 all the time
+           n3           every cell: a step that is held, what breaks then, numbered packets through r1 all the time,
+                        half of them IPv4, half IPv6
 
 A few cells that have every step and everything that breaks; `XENFLOW_SLOW=1` runs all of them.
 """
@@ -53,6 +54,8 @@ CELLS = [(state, what) for state in STATES for what in BREAKS] if os.environ.get
 
 ROUTES = 1_000
 FLOWS = 4
+"""By turns to the two addresses."""
+FAR = ("fd00:2::10", "10.0.2.10")
 RATE_PPS = 1_000
 PORT = 5000
 FREEZE_S = "0.5"
@@ -86,21 +89,21 @@ between = ["n3", "n1"]
 name = "r1"
 node = "n1"
 interface = [
-    { network = "left", addresses = ["10.0.1.1/24"] },
-    { network = "right", addresses = ["10.0.2.1/24"] },
+    { network = "left", addresses = ["10.0.1.1/24", "fd00:1::1/64"] },
+    { network = "right", addresses = ["10.0.2.1/24", "fd00:2::1/64"] },
 ]
 [[host]]
 name = "h1"
 node = "n3"
 network = "left"
-addresses = ["10.0.1.10/24"]
-gateways = ["10.0.1.1"]
+addresses = ["10.0.1.10/24", "fd00:1::10/64"]
+gateways = ["10.0.1.1", "fd00:1::1"]
 [[host]]
 name = "h2"
 node = "n3"
 network = "right"
-addresses = ["10.0.2.10/24"]
-gateways = ["10.0.2.1"]
+addresses = ["10.0.2.10/24", "fd00:2::10/64"]
+gateways = ["10.0.2.1", "fd00:2::1"]
 [server.hypervisor]
 move = %s
 """
@@ -113,7 +116,7 @@ def lab(make_lab: LabFactory) -> Lab:
     made.wait_settled()
     batch = "".join(f"route add 10.{64 + n // 250}.{n % 250}.0/24 via 10.0.1.10\n" for n in range(ROUTES))
     made.run(ROUTER, ["ip", "-batch", "-"], stdin=batch, check=True)
-    assert all(tools.answers(made, "h1", ["10.0.2.10"]).values())
+    assert all(tools.answers(made, "h1", [*FAR]).values())
     made.wait_until(lambda: made.app_status().routers[0].routes > ROUTES, 20, "routes")
     return made
 
@@ -121,7 +124,7 @@ def lab(make_lab: LabFactory) -> Lab:
 @pytest.fixture(autouse=True)
 def _at_rest(lab: Lab) -> None:
     converge(lab)
-    assert all(tools.answers(lab, "h1", ["10.0.2.10"]).values())
+    assert all(tools.answers(lab, "h1", [*FAR]).values())
     ring.wait_quiet(lab)
 
 
@@ -129,15 +132,32 @@ def _at_rest(lab: Lab) -> None:
 def traffic(lab: Lab) -> Iterator[dict[str, Any]]:
     """Send while the block runs; what was counted is in the dictionary after it."""
     report: dict[str, Any] = {}
-    to = ("--to", f"10.0.2.10:{PORT}", "--ports", str(FLOWS), "--rate-pps", str(RATE_PPS), "--size", "64")
+    v6, v4 = FAR
+    to = ("--to", f"[{v6}]:{PORT}", "--to", f"[::ffff:{v4}]:{PORT}")
+    words = (*to, "--ports", str(FLOWS), "--rate-pps", str(RATE_PPS), "--size", "64")
     with tools.start(lab, "h2", "receive", "--port", str(PORT), "--flows", str(FLOWS)) as receiver:
-        with tools.begin(lab, "h1", "send", *to) as sender:
+        with tools.begin(lab, "h1", "send", *words) as sender:
             ring.pause(lab, 0.3)
             yield report
             ring.pause(lab, 0.3)
             sent = sender.stop()["sent"]
         report |= receiver.end(10)
     assert sent == report["expected"]
+    assert {family: len(flows) for family, flows in families(report).items()} == {"IPv4": 2, "IPv6": 2}
+
+
+def families(report: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return what a receiver counted, flow by flow, by the family of their packets."""
+    found: dict[str, list[dict[str, Any]]] = {"IPv4": [], "IPv6": []}
+    for flow in report["flows"]:
+        found["IPv6" if flow["source"].startswith("[") else "IPv4"].append(flow)
+    return found
+
+
+def counted(report: dict[str, Any]) -> str:
+    """Return the figures on one line, and what was lost of each family."""
+    lost = {family: sum(flow["lost"] for flow in flows) for family, flows in families(report).items()}
+    return f"{figures(report)}; lost by family {lost}"
 
 
 def when(report: dict[str, Any]) -> str:
@@ -231,14 +251,14 @@ def test_what_breaks_at_a_step_is_outlived(
         (retried,) = breaking.migrations(lab, number=str(again.number))
         assert (retried.state, retried.error) == ("done", "")
     where = "target" if end == move.target else "source"
-    print(f"\n{state}, {what}: on the {where} after {took_s:.1f} s, clean {clean_s:.1f} s later; {figures(report)}")
+    print(f"\n{state}, {what}: on the {where} after {took_s:.1f} s, clean {clean_s:.1f} s later; {counted(report)}")
     if report["lost"]:
         print(f"the longest gap began at {when(report)}; the controller said meanwhile:")
         said = lab.process("controller", "controller").log_tail(1000).splitlines()
         print("\n".join(line for line in said if "channel" not in line))
-    record_property("outlived", {"end": where, "seconds": took_s, "figures": figures(report)})
-    assert report["duplicated"] == 0, figures(report)
-    assert report["lost"] <= took_s * RATE_PPS * may_lose(state, what), figures(report)
+    record_property("outlived", {"end": where, "seconds": took_s, "figures": counted(report)})
+    assert report["duplicated"] == 0, counted(report)
+    assert report["lost"] <= took_s * RATE_PPS * may_lose(state, what), counted(report)
     if what == "abort" and state != "moving":  # which may be over before the hypervisor's command hears of it
         assert (end == move.source) == (state in BEFORE_THE_VM_HAS_MOVED)
     assert_clean(lab)
@@ -262,10 +282,10 @@ def test_a_command_that_is_cancelled_while_its_server_is_dead(lab: Lab) -> None:
         converge(lab)
         assert_clean(lab)
     (ended,) = breaking.migrations(lab, number=str(move.number))
-    print(f"\ncancelled: {ended.state} {ended.error}, on {place(lab)} of {move}; {figures(report)}")
+    print(f"\ncancelled: {ended.state} {ended.error}, on {place(lab)} of {move}; {counted(report)}")
     assert (ended.state, "cancelled" in ended.error, place(lab)) in [
         ("failed", True, move.source),
         ("done", False, move.target),  # it was too late
     ]
-    assert (report["lost"], report["duplicated"]) == (0, 0), figures(report)
+    assert (report["lost"], report["duplicated"]) == (0, 0), counted(report)
     assert not kept.exists()
