@@ -1,7 +1,7 @@
 """A router moves from node to node while it forwards: each packet is numbered, none is lost, none comes twice.
 
 Small packets and large ones come at the highest of some rates at which the machine loses nothing while nothing moves;
-which that was is recorded. All pass two routers and up to three trunks.
+which that was is recorded. All pass two routers and up to three trunks. What floods beside them comes once, too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,12 @@ BASELINE_S = "2"
 ROUTES = 1_000
 FLOWS = 8
 PORT = 5000
+FLOODED = [
+    ring.Stream("broadcast", "h1", ("10.0.1.255:6001",), ("h3", "h4")),
+    ring.Stream("multicast", "h4", ("[ff02::1%eth0]:6002",), ("h1", "h3"), words=("--source", "fd00:1::12")),
+]
+"""To everybody in left, where r1 comes and goes."""
+FLOODED_PPS = 100
 CONVERGE_S = 20.0
 GAP_S = 1.0
 """The longest that a flow may be silent; an idle machine stays below 0.05 s."""
@@ -124,6 +130,28 @@ def traffic(lab: Lab, rate_pps: int, size: int = SMALL) -> Iterator[dict[str, An
     assert sent == report["expected"]
 
 
+@contextmanager
+def flooding(lab: Lab) -> Iterator[dict[str, dict[str, Any]]]:
+    """While the block runs, numbered packets flood left, and h1 asks by ARP and ND where h4 is, to all and to it alone.
+
+    What each receiver counted is in the dictionary after it; there is one answer to each question.
+    """
+    reports: dict[str, dict[str, Any]] = {}
+    both = tools.addresses(lab, "h1"), tools.addresses(lab, "h4")
+    words = [word for key, found in zip(("--own", "--target"), both, strict=True) for at in found for word in (key, at)]
+    with (
+        ring.Traffic(lab, FLOODED, FLOODED_PPS) as streams,
+        tools.begin(lab, "h1", "ask", "--mac", stations.mac(lab, "h4"), *words) as asker,
+    ):
+        yield reports
+        reports |= streams.reports()
+        asked = asker.stop()
+    questions = asked["asked"] + asked["kernel_asked"]
+    print(f"{asked['without_number']} answers to {questions} questions for h4; {ring.figures(reports)}")
+    assert asked["asked"] > 20
+    assert asked["without_number"] == questions, asked  # it is h4's kernel that answers: it does not return numbers
+
+
 def assert_complete(report: dict[str, Any]) -> None:
     counted = (report["lost"], report["duplicated"], report["dropped_by_socket"])
     assert counted == (0, 0, 0), figures(report)
@@ -163,7 +191,9 @@ def test_planned_moves_lose_and_double_nothing(
 ) -> None:
     full_s, began, rate, overrun = adjacency_s(lab), time.monotonic(), rates_pps[size], moving.overrun(lab)
     done: list[MigrationStatus] = []
-    with traffic(lab, rate, size) as report:
+    with ExitStack() as stack:
+        flooded = stack.enter_context(flooding(lab)) if size == SMALL else {}
+        report = stack.enter_context(traffic(lab, rate, size))
         for _ in range(MOVES if size == SMALL or "XENFLOW_MOVES" in os.environ else 2):
             done.append(moving.moved(lab, "r1", next_node(lab)))
     for status in done:
@@ -172,6 +202,7 @@ def test_planned_moves_lose_and_double_nothing(
     record_property("moves", {"rate_pps": rate, "size": size, "moves": len(done), "figures": figures(report)})
     print(f"{moving.overrun(lab) - overrun} frames came faster than the switches took them")
     assert_complete(report)
+    moving.assert_complete(flooded)
     late = max(flow["reorder_extent_max"] for flow in report["flows"])
     delay_ns = max(flow["delay_ns"]["max"] for flow in report["flows"])
     print(f"late by at most {late * FLOWS / rate * 1e3:.1f} ms; on their way for at most {delay_ns / 1e6:.1f} ms")
