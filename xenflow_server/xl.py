@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from xenflow.backoff import Backoff
 from xenflow.errors import RemoteProtocolError
 from xenflow.model import pack_mac
 from xenflow_server.domains import Domain, Lost, Phase, Saying, Snapshot
@@ -28,6 +29,8 @@ LOOK_S = 1.0
 REST = 2.0
 """On a slow host, so many times as long as a look takes: looking leaves two thirds of a processor to others."""
 SETTLE_S = 0.05
+WATCH_AGAIN_S = (0.2, 30.0)
+"""How long to wait before xenstore-watch is started again: xenstored may not be there yet, or be started anew."""
 ANSWER_S = 30.0
 INCOMING, AWAY = "--incoming", "--migratedaway"
 
@@ -120,18 +123,30 @@ class XlWatcher:
         return Snapshot(tuple(sorted(domains.values(), key=lambda domain: domain.uuid)))
 
     async def _wait_for_news(self) -> None:
-        """Each line of xenstore-watch is a machine that comes or goes; without it, looking now and then must do."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._watch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-        except OSError as error:
-            log.warning("%s (%s): machines are looked at every %g s", self._watch[0], error.strerror, self._look_s)
-            return
+        """Have xenstore-watch run, and run again when it ends; without it, looking now and then must do."""
+        loop, backoff = asyncio.get_running_loop(), Backoff(*WATCH_AGAIN_S)
+        while True:
+            began_s = loop.time()
+            try:
+                why = f"ended, {await self._watch_once()}"
+            except OSError as error:
+                why = str(error.strerror)
+            if loop.time() - began_s >= backoff.maximum_s:
+                backoff.reset()
+            if backoff.attempts == 0:
+                log.warning("%s: %s: meanwhile machines are looked at every %g s", self._watch[0], why, self._look_s)
+            await asyncio.sleep(backoff.next())
+
+    async def _watch_once(self) -> str:
+        """Take each line of xenstore-watch as a machine that comes or goes; return how it has ended. Raises OSError."""
+        process = await asyncio.create_subprocess_exec(
+            *self._watch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         try:
             if process.stdout is not None:
                 async for _ in process.stdout:
                     self._changed.set()
+            return f"exit code {await process.wait()}"
         finally:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -101,6 +102,39 @@ def test_what_the_watcher_says(tmp_path: Path) -> None:
         await until(Snapshot((domain,)))
         host.has(DOM0, entry(3, "r1--migratedaway"))
         await until(Snapshot((Domain(UUID, "r1", frozenset({MAC}), Phase.LEAVING),)))
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+    asyncio.run(story())
+
+
+async def tell(news: Path) -> None:
+    """Write a line to who reads the pipe, as soon as somebody does, and let that be the end of it."""
+    while True:
+        try:
+            descriptor = os.open(news, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            await asyncio.sleep(0.01)
+            continue
+        os.write(descriptor, b"@introduceDomain\n")
+        os.close(descriptor)
+        return
+
+
+def test_xenstore_watch_is_started_again_when_it_ends(tmp_path: Path) -> None:
+    host, news = Host(tmp_path), tmp_path / "news"
+    os.mkfifo(news)
+    host.has(DOM0)
+    said: asyncio.Queue[Saying] = asyncio.Queue()
+
+    async def story() -> None:
+        watch = asyncio.create_task(XlWatcher(host.xl, ("cat", str(news)), look_s=1000).run(said.put_nowait))
+        async with asyncio.timeout(PATIENCE_S):
+            assert await said.get() == Snapshot(())
+            for domid in (3, 4):
+                host.has(DOM0, entry(domid, f"r{domid}"))
+                await tell(news)
+                assert await said.get() == Snapshot((Domain(UUID, f"r{domid}", frozenset({MAC})),))
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
 
