@@ -330,7 +330,11 @@ class Lab:
 
     def app_status(self) -> Status:
         """Return the app's view of the network. Raises LabError if it does not answer."""
-        return operator.status(self.app_socket)
+        return msgspec.json.decode(self.ask("status"), type=Status)
+
+    def ask(self, what: str, arguments: dict[str, str] | None = None) -> bytes:
+        """Return the app's answer to what operators ask, as JSON. Raises LabError if it has none."""
+        return operator.ask(self.app_socket, what, arguments)
 
     def awaited(self) -> list[str]:
         """Return what keeps the lab from having settled; empty if every flow of every router is installed."""

@@ -6,8 +6,6 @@ import asyncio
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from xenflow.address import Address, Scheme
 from xenflow.answers import Status
 from xenflow.channel import connect
@@ -18,17 +16,12 @@ from xenflow_lab.command import PATIENCE, LabError
 ANSWER_TIMEOUT_S: Final = 15.0
 
 
-def ask(socket: Path, what: str, arguments: dict[str, str] | None = None) -> bytes:
+def ask(socket: Path, what: str, arguments: dict[str, str] | None = None, timeout_s: float = ANSWER_TIMEOUT_S) -> bytes:
     """Return the app's answer to a question, as JSON. Raises LabError if it has none or cannot be reached."""
     try:
-        return asyncio.run(asyncio.wait_for(_ask(socket, Query(1, what, arguments or {})), ANSWER_TIMEOUT_S * PATIENCE))
+        return asyncio.run(asyncio.wait_for(_ask(socket, Query(1, what, arguments or {})), timeout_s * PATIENCE))
     except (OSError, TimeoutError, RemoteProtocolError) as error:
         raise LabError(f"the app at {socket} does not answer: {error or type(error).__name__}") from error
-
-
-def status(socket: Path) -> Status:
-    """Return the app's view of the whole network. Raises LabError."""
-    return msgspec.json.decode(ask(socket, "status"), type=Status)
 
 
 def missing(status: Status, nodes: int, routers: int) -> list[str]:

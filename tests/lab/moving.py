@@ -13,7 +13,6 @@ from tests.lab import ring
 from xenflow.answers import MigrationStatus, Verified
 from xenflow_app import flowtable
 from xenflow_app.ids import Ids
-from xenflow_lab import operator
 from xenflow_lab.lab import Lab
 from xenflow_lab.plan import Kind
 
@@ -23,7 +22,7 @@ REST_S = 0.5
 
 def migrations(lab: Lab, **which: str) -> list[MigrationStatus]:
     """Return all migrations that the controller remembers, or one (`number`)."""
-    return msgspec.json.decode(operator.ask(lab.app_socket, "migrations", which), type=list[MigrationStatus])
+    return msgspec.json.decode(lab.ask("migrations", which), type=list[MigrationStatus])
 
 
 def under_way(lab: Lab) -> list[MigrationStatus]:
@@ -33,7 +32,7 @@ def under_way(lab: Lab) -> list[MigrationStatus]:
 
 def order(lab: Lab, router: str, to: str) -> int:
     """Order a migration; return its number."""
-    answer = operator.ask(lab.app_socket, "migrate", {"router": router, "to": to})
+    answer = lab.ask("migrate", {"router": router, "to": to})
     return msgspec.json.decode(answer, type=MigrationStatus).number
 
 
@@ -94,7 +93,7 @@ def assert_as_wanted(lab: Lab) -> None:
         for node in nodes:
             if node != router.node:
                 lab.wait_until(lambda n=node, r=router.name: not of_router(lab, n, r), 20, "no flows elsewhere")  # type: ignore[misc]
-    verified = msgspec.json.decode(operator.ask(lab.app_socket, "verify"), type=list[Verified])
+    verified = msgspec.json.decode(lab.ask("verify"), type=list[Verified])
     assert [(item.node, item.differences, item.why) for item in verified] == [(node, [], "") for node in nodes]
 
 

@@ -85,6 +85,10 @@ class XenLab(Lab):
         host = self.hosts.get(who)
         return super().is_up(who) if host is None else host.alive
 
+    def ask(self, what: str, arguments: dict[str, str] | None = None) -> bytes:
+        """Return the app's answer, for which it may have to ask busy hosts. Raises LabError if it has none."""
+        return operator.ask(self.app_socket, what, arguments, ANSWER_S)
+
     def awaited(self) -> list[str]:
         """Return what keeps the lab from having settled; empty if every flow of every router is installed."""
         ended = [f"{name} does not run" for name, host in self.hosts.items() if not host.alive]
