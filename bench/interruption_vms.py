@@ -211,12 +211,14 @@ def write(trials: Sequence[Trial], path: Path) -> None:
     """Write one line for each move."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["variant", "move", "ordered_s", "done_s", "stopped_s", "silent_s", "sent", "lost", "doubled"])
+        writer.writerow(
+            ["variant", "rate_pps", "move", "ordered_s", "done_s", "stopped_s", "silent_s", "sent", "lost", "doubled"]
+        )
         for trial in trials:
             for number, move in enumerate(trial.moves, start=1):
                 times = (move.begun_s, move.done_s, move.stopped_s, move.silent_s)
                 counts = (trial.sent, trial.lost, trial.doubled)
-                writer.writerow([trial.variant, number, *(f"{value:.3f}" for value in times), *counts])
+                writer.writerow([trial.variant, trial.rate_pps, number, *(f"{value:.3f}" for value in times), *counts])
 
 
 def main() -> None:

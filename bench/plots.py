@@ -149,7 +149,8 @@ def draw_moves(trials: Sequence[Trial], title: str, stem: Path, interval_s: floa
     """Draw real live migrations of a router: the packets that are received, a panel for each trial."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     figure, grid = plt.subplots(len(trials), 1, figsize=(9, 3.1 * len(trials)), squeeze=False)
-    for (axes,), trial, color in zip(grid, trials, ("#1f5fa8", "#d9730d"), strict=False):
+    for (axes,), trial in zip(grid, trials, strict=True):
+        color = "#1f5fa8" if trial.variant == trials[0].variant else "#d9730d"
         seconds = [interval_s * (number + 0.5) for number in range(len(trial.received_pps))]
         axes.plot(seconds[:-1], trial.received_pps[:-1], color=color, linewidth=1.3)
         for move in trial.moves:
@@ -157,9 +158,9 @@ def draw_moves(trials: Sequence[Trial], title: str, stem: Path, interval_s: floa
         away = max(move.silent_s for move in trial.moves)
         count = len(trial.moves)
         axes.set_title(
-            f"{trial.variant}: {trial.lost:,} of {trial.sent:,} packets lost in {count} live "
+            f"{trial.variant}, {trial.rate_pps:,}/s: {trial.lost:,} of {trial.sent:,} packets lost in {count} live "
             f"migration{'s' if count > 1 else ''}; the machine was away for up to {away:.1f} s",
-            fontsize=10,
+            fontsize=9,
         )
         axes.set_ylabel("received (packets/s)")
         axes.set_ylim(bottom=0, top=trial.rate_pps * 1.25)

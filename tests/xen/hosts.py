@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 
+from bench import interruption_xen
 from bench.interruption_xen import NODES, ROUTER
 from tests.lab import moving
 from xenflow_lab.machines.machine import Machine
@@ -29,16 +32,45 @@ def adjacency_s(lab: XenLab) -> float:
     return float(entry["upTimeInMsec"] if "upTimeInMsec" in entry else entry["lastPrgrsvChangeMsec"]) / 1e3
 
 
-def await_adjacency(lab: XenLab) -> None:
-    """Return once OSPF is full, and what it has brought is installed."""
-    lab.wait_until(lambda: adjacency_s(lab) > 0, ADJACENT_S, "OSPF's adjacency")
+def await_adjacency(lab: XenLab, since: float = -math.inf) -> None:
+    """Return once OSPF is full, and what it has brought is installed.
+
+    `since` (time.monotonic()): an adjacency of before is an old one, whose end the neighbor has not noticed yet.
+    """
+    lab.wait_until(lambda: 0 < adjacency_s(lab) < time.monotonic() - since, ADJACENT_S, "OSPF's adjacency")
     lab.wait_settled()
+
+
+def bring(lab: XenLab, node: str) -> None:
+    """Have the router on a node, and everything settled; it is elsewhere, or nowhere, if an earlier test has failed.
+
+    Raises LabError if it does not get there.
+    """
+    here = [name for name in NODES if ROUTER in domains(lab, name)]
+    if here != [node]:
+        print(f"\n  {ROUTER} is on {' and '.join(here) or 'no host'}: bringing it to {node}")
+    if not here:
+        start(lab, node)
+    lab.wait_settled()
+    if here not in ([], [node]):
+        interruption_xen.ordered(lab, node)
+        lab.wait_settled()
+
+
+def start(lab: XenLab, node: str) -> None:
+    """Create the router's guest on a node, and return once it routes."""
+    began = time.monotonic()
+    words = ["xl", "create", f"/etc/xen/{ROUTER}.cfg"]
+    lab.hosts[node].check(words, timeout_s=interruption_xen.CREATE_S)
+    await_adjacency(lab, began)
 
 
 def domains(lab: XenLab, node: str) -> set[str]:
     """Return the names of the guests that run on a host, by Xen."""
-    shown = json.loads(lab.hosts[node].check(["xl", "list", "-l"], timeout_s=ANSWER_S))
-    return {entry["config"]["c_info"].get("name", "") for entry in shown if entry["domid"]}
+    shown = lab.hosts[node].check(["xl", "list", "-l"], timeout_s=ANSWER_S)
+    entries = json.loads(shown[shown.find("[") :])  # warnings of xl's libraries may come first
+    known = [entry["config"]["c_info"] for entry in entries if entry["domid"] and "config" in entry]
+    return {entry.get("name", "") for entry in known}
 
 
 def assert_settled_at(lab: XenLab, node: str) -> None:

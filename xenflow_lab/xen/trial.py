@@ -65,6 +65,11 @@ class Count:
         """Whether each packet has come, once."""
         return self.sent > 0 and (self.lost, self.doubled) == (0, 0)
 
+    @property
+    def lost_share(self) -> float:
+        """How much of it was lost, 0 to 1."""
+        return self.lost / self.sent if self.sent else 0.0
+
     def __str__(self) -> str:
         times = f"longest gap {self.longest_gap_s:.2f} s, latest {self.late_s:.2f} s on its way"
         overrun = f" ({self.overrun} at the receiver's socket)" if self.overrun else ""
@@ -120,26 +125,55 @@ def await_traffic(lab: Lab, flow: Flow = Flow()) -> None:
     lab.wait_until(answers, ANSWERS_S, f"answers of {flow.address} to {flow.source}")
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A flow while nothing moves, and what became of it, also in words."""
+
+    flow: Flow
+    count: Count
+    words: str
+
+
 def lossless(lab: XenLab, most_pps: float = MOST_PPS, flow: Flow = Flow()) -> Flow:
     """Return the flow at the highest rate at which nothing is lost while nothing moves: most, a half, a quarter …
 
     Raises LabError if that is below LEAST_PPS, with where the packets were dropped.
     """
-    await_traffic(lab, flow)
-    said = ""
-    for rate_pps in halves(most_pps):
-        tried = dataclasses.replace(flow, rate_pps=rate_pps)
-        before = drops.read(lab)
-        found = count(lab, lambda: None, tried)
-        if found.is_whole:
-            found = count(lab, lambda: time.sleep(REST_S), tried)
-        if found.is_whole:
-            lab.say(f"nothing moves, {rate_pps:g} packets/s: {found}")
-            return tried
-        said = f"nothing moves, {rate_pps:g} packets/s: {found}; dropped: {drops.words(before, drops.read(lab))}"
-        lab.say(said)
-        await_traffic(lab, flow)  # links may have been taken for dead
-    raise LabError(f"these hosts lose packets even while nothing moves, so migrations cannot be judged here: {said}")
+    rest = at_rest(lab, most_pps, flow)
+    if not rest.count.is_whole:
+        why = "these hosts lose packets even while nothing moves, so migrations cannot be judged here"
+        raise LabError(f"{why}: {rest.words}")
+    return rest.flow
+
+
+def at_rest(lab: XenLab, most_pps: float = MOST_PPS, flow: Flow = Flow()) -> Rest:
+    """Return the flow at the highest rate at which nothing is lost while nothing moves; if there is none, at the least.
+
+    Raises LabError.
+    """
+    *higher, least = halves(most_pps)
+    for rate_pps in higher:
+        rest = _rest(lab, dataclasses.replace(flow, rate_pps=rate_pps))
+        if rest.count.is_whole:
+            return rest
+    return _rest(lab, dataclasses.replace(flow, rate_pps=least))
+
+
+def _rest(lab: XenLab, flow: Flow) -> Rest:
+    """Return what becomes of a flow: tried shortly, and if nothing is lost then, for REST_S."""
+    await_traffic(lab, flow)  # links may have been taken for dead under an earlier one
+    before = drops.read(lab)
+    found = count(lab, lambda: None, flow)
+    if found.is_whole:
+        found = count(lab, lambda: time.sleep(REST_S), flow)
+    said = f"nothing moves, {flow.rate_pps:g} packets/s: {found}{dropped(lab, before, found)}"
+    lab.say(said)
+    return Rest(flow, found, said)
+
+
+def dropped(lab: XenLab, before: drops.Drops, found: Count) -> str:
+    """Return in words where packets were dropped since `before` was read, if some were lost."""
+    return f"; dropped: {drops.words(before, drops.read(lab))}" if found.lost else ""
 
 
 def halves(most_pps: float) -> Iterator[float]:

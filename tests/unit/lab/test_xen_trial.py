@@ -8,6 +8,7 @@ import pytest
 
 from bench import interruption_xen
 from bench.interruption_vms import NATIVE, XENFLOW, Move
+from xenflow.answers import MigrationStatus
 from xenflow_lab.command import LabError
 from xenflow_lab.xen import drops, guest, trial
 from xenflow_lab.xen.lab import XenLab
@@ -74,6 +75,41 @@ def test_hosts_that_lose_packets_by_themselves_are_no_judges(link: list[float]) 
     assert link[1:] == [1020, 510]
 
 
+def test_what_is_lost_at_the_least_rate_is_told_and_where(link: list[float]) -> None:
+    found = trial.at_rest(XenLab(TOPOLOGY, "t"), 1020)
+    assert (found.flow.rate_pps, found.count.lost_share) == (510, 0.003)
+    assert found.words.endswith("dropped: n1 q2 sending 3")
+    link[0] = 700
+    assert trial.at_rest(XenLab(TOPOLOGY, "t"), 510).count.is_whole
+
+
+@pytest.mark.parametrize(
+    ("carried", "state", "expected"),
+    [
+        (2040, "done", [2040]),
+        (600, "done", [2040, 1020, 510]),
+        (100, "done", [2040, 1020, 510]),
+        (600, "failed", [2040]),
+    ],
+)
+def test_migrations_go_on_until_no_packet_is_lost(
+    monkeypatch: pytest.MonkeyPatch, carried: float, state: str, expected: list[int]
+) -> None:
+    def once(_lab: object, rate_pps: float) -> interruption_xen.Try:
+        counted = trial.Count(1000, 0 if rate_pps <= carried else 7, 0, 0.1, 40.0, ())
+        found = interruption_xen.of(XENFLOW, rate_pps, counted, Move(10.0, 50.0, 0.0, 9.0))
+        return interruption_xen.Try(
+            found, MigrationStatus(1, "r1", "n1", "n2", True, state, True, "", 100, "", 3.0, [])
+        )
+
+    monkeypatch.setattr(trial, "await_traffic", lambda _lab: None)
+    monkeypatch.setattr(interruption_xen, "_try", once)
+    said: list[str] = []
+    tries = interruption_xen.migrate(XenLab(TOPOLOGY, "t", say=said.append), 2040)
+    assert [one.trial.rate_pps for one in tries] == expected
+    assert len(said) == len(expected)
+
+
 def test_packets_of_an_earlier_flow_do_not_count() -> None:
     common = {"duplicated": 0, "longest_gap_ns": 10**9, "rates_bps": [1.0], "delay_ns": {"max": 2 * 10**9}}
     flows = [{"received": 3, "last_ns": 10, **common}, {"received": 99, "last_ns": 20, **common}]
@@ -110,7 +146,8 @@ def test_a_guest_of_xens_own_scripts_is_the_same_guest() -> None:
 
 def test_trials_are_drawn_and_told(tmp_path: Path) -> None:
     counted = trial.Count(60 * 510, 12, 0, 9.5, 40.0, tuple(510 * 8 * 1472.0 for _ in range(120)))
-    found = [interruption_xen.of(variant, 510.0, counted, Move(10.0, 50.0, 0.0, 9.0)) for variant in (XENFLOW, NATIVE)]
+    variants = (XENFLOW, XENFLOW, NATIVE)
+    found = [interruption_xen.of(variant, 510.0, counted, Move(10.0, 50.0, 0.0, 9.0)) for variant in variants]
     assert found[0].received_pps[0] == pytest.approx(510)
     assert "12 of 30600 lost" in interruption_xen.words(found[0])
     assert "took 40 s, the machine was silent for 9.0 s" in interruption_xen.words(found[0])
@@ -118,3 +155,5 @@ def test_trials_are_drawn_and_told(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"figure3c_xen{suffix}" for suffix in (".png", ".svg", ".csv")
     }
+    lines = (tmp_path / "out" / "figure3c_xen.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in lines[1:]] == [[variant, "510", "1"] for variant in variants]
