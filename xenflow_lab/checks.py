@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 
 from xenflow.model import ANNOUNCEMENT_MAC, RESERVED_VIDS, pack_mac
+from xenflow.resources import faults
 from xenflow_lab.topology import (
     AccessTable,
     HostTable,
@@ -120,6 +121,8 @@ def _routers(topology: Topology) -> Iterator[str]:
         for key in ("max_routes", "max_flows", "client_max_routes"):
             if getattr(router, key) < 0:
                 yield f"{where}: {key}: 0 (no cap) or more ({getattr(router, key)})"
+        for key, reason, value in faults(router.resources):
+            yield f"{where}: {key}: {reason} ({value})"
         for number, interface in enumerate(router.interface, start=1):
             yield from _interface(topology, f"{where}: interface {number}", interface)
 

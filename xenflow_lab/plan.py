@@ -20,6 +20,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final
 
+from xenflow.resources import Resources
 from xenflow_lab.topology import (
     AccessTable,
     HostTable,
@@ -165,6 +166,11 @@ class Machine:
     def routing(self) -> RoutingTable | None:
         """The routing keys of a router or an outside machine."""
         return self.table if isinstance(self.table, RoutingTable) else None
+
+    @property
+    def resources(self) -> Resources:
+        """What the file says of a router's processor and memory."""
+        return self.table.resources if isinstance(self.table, RouterTable) else Resources()
 
     @property
     def forwards(self) -> bool:

@@ -182,6 +182,7 @@ def _definition(plan: Plan, name: str) -> Settings:
     if not isinstance(table, RouterTable):
         return {"name": name, "interface": interfaces}
     given = _given(max_routes=table.max_routes, max_flows=table.max_flows, rate=table.rate, ceiling=table.ceiling)
+    given |= dict(table.resources.said())  # a cap of 0 says something: no cap
     classes = {"class": list(table.classes)} if table.classes else {}
     return {"name": name, **given, "interface": interfaces, **classes}
 

@@ -13,6 +13,7 @@ import msgspec
 
 from xenflow import settings
 from xenflow.errors import ConfigError
+from xenflow.resources import Resources
 
 
 class Controller(enum.StrEnum):
@@ -110,7 +111,10 @@ class RoutingTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class RouterTable(RoutingTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`[[router]]`: a virtual router. `rate`, `ceiling` and `classes` are those of its definition, as they are."""
+    """`[[router]]`: a virtual router. `rate` to `cpu_cap` are those of its definition, as they are.
+
+    The last four count where it is a virtual machine, which starts with them.
+    """
 
     name: str
     node: str
@@ -121,6 +125,15 @@ class RouterTable(RoutingTable, frozen=True, kw_only=True, forbid_unknown_fields
     rate: str = ""
     ceiling: str = ""
     classes: tuple[dict[str, object], ...] = msgspec.field(default=(), name="class")
+    memory_mib: int | None = None
+    vcpus: int | None = None
+    cpu_weight: int | None = None
+    cpu_cap: int | None = None
+
+    @property
+    def resources(self) -> Resources:
+        """What its machine is to have."""
+        return Resources(self.memory_mib, self.vcpus, self.cpu_weight, self.cpu_cap)
 
 
 class HostTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from xenflow.resources import Resources
 from xenflow_lab.machines.image import Image
 from xenflow_lab.plan import BRIDGE, CONTROL_BRIDGE, Vif
 
@@ -43,7 +44,8 @@ class Wanted:
     """Name and MAC address of the control interface's tap."""
     tags: Mapping[str, int] = field(default_factory=dict)
     """Those that are not here get a tag that leads nowhere."""
-    memory_mib: int = MEMORY_MIB
+    resources: Resources = field(default_factory=Resources)
+    """What the file says of it; the server sees to weight and cap, for which control groups are needed."""
 
     @property
     def uuid(self) -> str:
@@ -56,8 +58,8 @@ def document(wanted: Wanted) -> str:
     root = ElementTree.Element("domain", type="kvm" if wanted.accelerator == "kvm" else "qemu")
     _text(root, "name", wanted.name)
     _text(root, "uuid", wanted.uuid)
-    _text(root, "memory", str(wanted.memory_mib), unit="MiB")
-    _text(root, "vcpu", "1")
+    _text(root, "memory", str(wanted.resources.memory_mib or MEMORY_MIB), unit="MiB")
+    _text(root, "vcpu", str(wanted.resources.vcpus or 1))
     system = _add(root, "os")
     _text(system, "type", "hvm", arch="x86_64", machine="pc")
     _text(system, "kernel", str(wanted.image.kernel))

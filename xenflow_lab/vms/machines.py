@@ -211,6 +211,7 @@ class Machines:
                 vifs=tuple(vif for vif in lab.built.vifs if vif.machine == router.name),
                 control=(link.port, link.mac),
                 tags={} if lab.with_xenflow else {network.name: network.vid for network in lab.built.topology.network},
+                resources=router.resources,
             )
         )
 

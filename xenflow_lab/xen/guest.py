@@ -18,6 +18,8 @@ MEMORY_MIB: Final = 192
 DISK: Final = "/srv/xenflow-lab/router"
 """Where Dom0 has the routers' disk mounted, for the kernel on it; the device itself is `DEVICE`."""
 DEVICE: Final = "/dev/vdb"
+_XL: Final = {"cpu_weight": "cpu_weight", "cpu_cap": "cap"}
+"""What xl.cfg(5) calls them."""
 _OWN: Final = "own.tar"
 _SCRIPT: Final = f"/bin/busybox cp /{_OWN} /dev/vdb\n"
 """The machine looks for the file where QEMU would give it a disk."""
@@ -41,13 +43,19 @@ def configuration(plan: Plan, router: Machine, kernel: str, *, with_xenflow: boo
             f'kernel = "{DISK}/boot/vmlinuz-{kernel}"',
             f'ramdisk = "/srv/xenflow-lab/{router.name}.initrd"',
             'cmdline = "root=/dev/xvda console=hvc0 net.ifnames=0 mitigations=off audit=0 quiet panic=1"',
-            f"memory = {MEMORY_MIB}",
-            "vcpus = 1",
+            f"memory = {memory_mib(router)}",
+            f"vcpus = {router.resources.vcpus or 1}",
+            *(f"{_XL[key]} = {value}" for key, value in router.resources.said() if key in _XL),
             f"disk = ['phy:{DEVICE},xvda,r']",
             "vif = [" + ", ".join(f"'{wire}'" for wire in wires) + "]",
             "",
         ]
     )
+
+
+def memory_mib(router: Machine) -> int:
+    """Return how much memory a router's guest has."""
+    return router.resources.memory_mib or MEMORY_MIB
 
 
 def entrance(private: str, public: str) -> vms.Files:

@@ -93,6 +93,8 @@ def machine(plan: Plan, node: str, image: Image, router: Image, initrd: Path) ->
         qemu.Nic(f"tap,ifname={tap(index)},script=no,downscript=no", mac, options=(f"rx_queue_size={RING}",))
         for index, (_, mac, _) in enumerate(ports(plan, node))
     ]
+    routers = plan.of_kind(Kind.ROUTER)  # each of them may come here
+    more_mib = sum(max(0, guest.memory_mib(one) - guest.MEMORY_MIB) for one in routers)
     return qemu.Machine(
         name=node,
         kernel=str(image.file("xen.elf")),
@@ -100,7 +102,7 @@ def machine(plan: Plan, node: str, image: Image, router: Image, initrd: Path) ->
         append=_XEN,
         disks=(qemu.Disk(str(image.disk)), qemu.Disk(str(router.disk), overlay=False, readonly=True)),
         nics=tuple(nics),
-        memory_mib=MEMORY_MIB,
+        memory_mib=MEMORY_MIB + more_mib,
         cpu=CPU,
     )
 

@@ -13,6 +13,7 @@ from qos_controller.config import Settings as QosSettings
 from qos_controller.decision import PolicyKind
 from tests.unit.lab.topologies import EXAMPLES, RING, parsed
 from xenflow import settings
+from xenflow.resources import Resources
 from xenflow_app.settings import AppSettings
 from xenflow_client.settings import ClientSettings
 from xenflow_lab import programs, toml, topology
@@ -130,6 +131,14 @@ def test_definitions_say_what_is_hired_and_what_links_carry(tmp_path: Path) -> N
     written = programs.definitions(hired, "n1")
     assert {port["name"]: port["capacity"] for port in written["port"]} == {"t-n2": "100Mbit", "acc1": "50Mbit"}  # type: ignore[attr-defined]
     assert written["network"] == [{"name": "lan", "vid": 10, "rate": "5Mbit"}]
+
+
+def test_definitions_say_what_a_routers_machine_is_to_have(tmp_path: Path) -> None:
+    said = "memory_mib = 512\nvcpus = 2\ncpu_weight = 300\ncpu_cap = 0"
+    sized = plan(parsed(HIRED.replace('ceiling = "80Mbit"', said)))
+    (tmp_path / "lab.toml").write_text(toml.encode(programs.definitions(sized, "n1")))
+    assert definitions.read(tmp_path).machines["r1"].resources == Resources(512, 2, 300, 0)
+    assert "vcpus" not in toml.encode(programs.definitions(plan(parsed(HIRED)), "n1"))
 
 
 def test_overlay_merges_tables() -> None:

@@ -27,7 +27,8 @@ def wanted(ring: Plan, **tags: int) -> domain.Wanted:
     vifs = tuple(vif for vif in ring.vifs if vif.machine == router.name)
     link = next(link for link in ring.controls if link.router == router.name)
     names = (Path("/disk.tar"), Path("/console.log"))
-    return domain.Wanted(router.name, Image(Path("/i")), *names, "tcg", vifs, (link.port, link.mac), tags)
+    control = (link.port, link.mac)
+    return domain.Wanted(router.name, Image(Path("/i")), *names, "tcg", vifs, control, tags, router.resources)
 
 
 def test_ports_have_the_vifs_names_and_lead_nowhere_until_they_are_admitted(ring: Plan) -> None:
@@ -43,6 +44,14 @@ def test_ports_have_the_vifs_names_and_lead_nowhere_until_they_are_admitted(ring
         assert interface.find("virtualport").get("type") == "openvswitch"  # type: ignore[union-attr]
     assert control.find("port").get("isolated") == "yes"  # type: ignore[union-attr]
     assert control.find("virtualport") is None
+
+
+def test_a_machine_starts_with_what_the_file_says_of_it() -> None:
+    usual = wanted(plan(parsed(RING), "x"))
+    given = wanted(plan(parsed(RING.replace("max_flows = 7", "memory_mib = 512\nvcpus = 2")), "x"))
+    for machine, expected in ((usual, ("256", "1")), (given, ("512", "2"))):
+        root = ElementTree.fromstring(domain.document(machine))
+        assert (root.findtext("memory"), root.findtext("vcpu")) == expected
 
 
 def test_plain_switches_get_the_networks_tags(ring: Plan) -> None:

@@ -89,16 +89,34 @@ def test_every_wire_of_a_node_has_a_tap_and_a_nic(lab: Plan) -> None:
     ],
 )
 def test_the_configuration_of_a_guest(lab: Plan, with_xenflow: bool, expected: list[str]) -> None:
-    text = guest.configuration(lab, lab.machines["r1"], "6.1", with_xenflow=with_xenflow)
-    found: dict[str, object] = {}
-    exec(text, {}, found)  # xl's format is Python's, as far as it is used here
+    found = configuration(lab, with_xenflow=with_xenflow)
     assert (found["name"], found["type"]) == ("r1", "pvh")
+    assert (found["memory"], found["vcpus"]) == (guest.MEMORY_MIB, 1)
+    assert not found.keys() & {"cpu_weight", "cap"}
     assert found["uuid"] == lab.vifs[0].vm_id
     macs = [vif.interface.mac for vif in lab.vifs]
     vifs = found["vif"]
     assert isinstance(vifs, list)
     assert vifs[:2] == [f"mac={mac},{rest}" for mac, rest in zip(macs, expected, strict=True)]
     assert vifs[2] == f"mac={lab.controls[0].mac},bridge=xfctl,script=vif-bridge,vifname=xfctl-r1"
+
+
+def configuration(lab: Plan, *, with_xenflow: bool = True) -> dict[str, object]:
+    """Return what xl reads in the configuration of r1; xl's format is Python's, as far as it is used here."""
+    found: dict[str, object] = {}
+    exec(guest.configuration(lab, lab.machines["r1"], "6.1", with_xenflow=with_xenflow), {}, found)
+    return found
+
+
+def test_a_guest_starts_with_what_the_file_says_of_it(lab: Plan) -> None:
+    (router,) = lab.topology.router
+    router = msgspec.structs.replace(router, memory_mib=320, vcpus=2, cpu_weight=512, cpu_cap=0)
+    given = plan(msgspec.structs.replace(lab.topology, router=(router,)), "t")
+    found = configuration(given)
+    assert (found["memory"], found["vcpus"], found["cpu_weight"], found["cap"]) == (320, 2, 512, 0)
+    image = Image(Path("/image"))
+    usual, larger = (node.machine(one, "n2", image, image, Path("/initrd")).memory_mib for one in (lab, given))
+    assert larger - usual == 320 - guest.MEMORY_MIB, "it may come to any host"
 
 
 def test_what_a_host_has_of_its_own_is_a_second_archive() -> None:
