@@ -121,9 +121,10 @@ def why_back(state: State, event: Event, limit_s: float) -> str:
     """Return why a migration turns back, if the event itself tells; `limit_s` is how long the state may last."""
     if step(state, event)[0] not in (State.UNDOING, State.CANCELLING):
         return ""
+    silent = f"the hypervisor has not said for {limit_s:g} s that the VM gets on"
     reasons = {
         Event.ABORT: "taken back",
-        Event.OVERDUE: f"{state} has taken longer than {limit_s:g} s",
+        Event.OVERDUE: silent if state is State.MOVING else f"{state} has taken longer than {limit_s:g} s",
         Event.RETURNED: "the VM has come back",
     }
     return reasons.get(event, "")

@@ -140,6 +140,7 @@ class Moves:
             return
         if move.state is not State.PREPARING:  # the definition is no part of what the hypervisor does
             move.percent = message.percent
+            move.heard_from = self._now
         if message.error:
             move.error = move.error or message.error
             move.truths.add(Event.CANCELLED if move.state is State.CANCELLING else Event.FAILED)

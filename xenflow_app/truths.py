@@ -24,7 +24,8 @@ OVERDUE_S = {
     State.RESUMING: 60.0,
     State.ANNOUNCING: 10.0,
 }
-"""How long a state may last; what then happens is in the table."""
+"""How long a state may last; what then happens is in the table. MOVING counts from the last word of the hypervisor: a
+big or busy machine takes hours."""
 SHAPED_S = 3.0
 """How long the queues that it hired may take to be in place; then it goes on without."""
 SHAPED = frozenset({Event.INSTALLED, Event.IN_SYNC})
@@ -35,9 +36,9 @@ SHAPED = frozenset({Event.INSTALLED, Event.IN_SYNC})
 class Migration:
     """One move.
 
-    `reached` holds (state, seconds since the start); `truths` what has come true by a call; `has_left` tells whether
-    the source's server has noticed that the VM is gone; `order` is what was last asked of a server, at its connection
-    `peer`.
+    `heard_from` is when the hypervisor last told how far it is; `reached` holds (state, seconds since the start);
+    `truths` what has come true by a call; `has_left` tells whether the source's server has noticed that the VM is gone;
+    `order` is what was last asked of a server, at its connection `peer`.
     """
 
     number: int
@@ -50,6 +51,7 @@ class Migration:
     state: State = State.PREPARING
     since: float = 0.0
     percent: int = 0
+    heard_from: float = 0.0
     error: str = ""
     key: bytes = field(default_factory=lambda: os.urandom(32))
     reached: list[tuple[State, float]] = field(default_factory=list)
@@ -123,7 +125,8 @@ class Truths:
             events.append(Event.UNDONE)
         waits = move.state is State.RESUMING and self._homes.is_arriving(move.name)  # the target does not route yet
         waits = waits and not self.waits_for_client(move)  # which may never come
-        if now - move.since >= OVERDUE_S.get(move.state, float("inf")) and not waits:
+        since = max(move.since, move.heard_from) if move.state is State.MOVING else move.since
+        if now - since >= OVERDUE_S.get(move.state, float("inf")) and not waits:
             events.append(Event.OVERDUE)
         return events
 

@@ -21,7 +21,7 @@ import libvirt
 
 from xenflow.errors import DataplaneError, RemoteProtocolError
 from xenflow_server.domains import Ended, Lost, Phase, Saying, Seen, Snapshot
-from xenflow_server.lifecycle import SHUTOFF_MIGRATED, Gone, domain_of, meaning, percent_done, phase_of
+from xenflow_server.lifecycle import SHUTOFF_MIGRATED, Gone, domain_of, meaning, percent_done, phase_of, work_done
 
 log = logging.getLogger(__name__)
 KEEPALIVE_S = 5
@@ -202,10 +202,11 @@ class LibvirtMove:
 
     def percent(self) -> int:
         """Return how much is done, 0 if that cannot be known now."""
-        try:
-            return percent_done(self._connection.lookupByUUIDString(self._uuid).jobStats()) if self._connection else 0
-        except libvirt.libvirtError:
-            return 0
+        return percent_done(self._job())
+
+    def moved(self) -> int:
+        """Return what grows as long as libvirt's job gets on, 0 if that cannot be known now."""
+        return work_done(self._job())
 
     def cancel(self) -> bool:
         """Have the machine stay; False if there is nothing to be stopped (yet, or any more)."""
@@ -217,6 +218,12 @@ class LibvirtMove:
             log.info("cannot be cancelled now: %s", error)
             return False
         return True
+
+    def _job(self) -> dict[str, object]:
+        try:
+            return dict(self._connection.lookupByUUIDString(self._uuid).jobStats()) if self._connection else {}
+        except libvirt.libvirtError:
+            return {}
 
     def runs_at(self, uri: str) -> bool | None:
         """Tell whether the machine is active there; None if that libvirtd cannot be asked."""

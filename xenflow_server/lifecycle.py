@@ -93,6 +93,15 @@ def domain_of(document: str, phase: Phase) -> Domain:
     return Domain(uuid.strip().lower(), name.strip(), frozenset(macs), phase)
 
 
+def work_done(job: Mapping[str, object]) -> int:
+    """Return what grows while a migration gets on: bytes sent, or the time where a driver counts none (Xen's)."""
+    for key in ("data_processed", "time_elapsed"):
+        value = job.get(key)
+        if isinstance(value, int):
+            return value
+    return 0
+
+
 def percent_done(job: Mapping[str, object]) -> int:
     """Return how much of a migration is done by libvirt's job statistics; 100 is for its end alone.
 

@@ -1,8 +1,8 @@
 """`python -m xenflow_server.migrate`: has the hypervisor live-migrate one machine, and says how it goes.
 
-What `mover` runs: "42%" on standard output, exit code 0 when the machine runs on the target, else the reason on
-standard error and 1. SIGTERM cancels: the machine stays. When libvirtd goes away in the middle, the machine's place
-tells the end, once it is certain (`verdict`).
+What `mover` runs: "42%" on standard output, again every few seconds as long as the hypervisor gets on, exit code 0 when
+the machine runs on the target, else the reason on standard error and 1. SIGTERM cancels: the machine stays. When
+libvirtd goes away in the middle, the machine's place tells the end, once it is certain (`verdict`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from xenflow.errors import DataplaneError
 
 LOOK_S = 0.2
 """How often to look how far it is, and where the machine is."""
+WORD_S = 5.0
+"""How often to say the same percentage again, if the hypervisor has got on meanwhile: the move is not stuck."""
 CERTAIN_S = 60.0
 """How long to look for the machine when the hypervisor has said nothing of its end."""
 CANCELLED = "cancelled: the machine stays here"
@@ -33,6 +35,9 @@ class Migration(Protocol):
 
     def percent(self) -> int:
         """Return how much is done."""
+
+    def moved(self) -> int:
+        """Return a number that changes as long as the hypervisor gets on, such as bytes sent."""
 
     def cancel(self) -> bool:
         """Ask for the machine to stay; False if that has to be asked for again."""
@@ -64,6 +69,7 @@ def follow(
     say: Callable[[str], None],
     certain_s: float = CERTAIN_S,
     look_s: float = LOOK_S,
+    word_s: float = WORD_S,
 ) -> str:
     """Move a machine; return why it has not moved, empty if it has."""
     failure: list[str] = []
@@ -76,23 +82,28 @@ def follow(
 
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    told, asked = 0, False
+    told, moved, asked, due = 0, 0, False, time.monotonic() + word_s
     while worker.is_alive():
         worker.join(look_s)
         if cancelled.is_set() and not asked:
             asked = migration.cancel()
         percent = migration.percent()
-        if percent > told:
-            told = percent
-            say(f"{percent}%")
+        word = percent > told
+        if time.monotonic() >= due:
+            due = time.monotonic() + word_s
+            before, moved = moved, migration.moved()
+            word = word or moved != before
+        if word:
+            told = max(told, percent)
+            say(f"{told}%")
     if not failure:
         return ""
     end = time.monotonic() + certain_s
-    while (moved := verdict(migration.here(), migration.there())) is None:
+    while (arrived := verdict(migration.here(), migration.there())) is None:
         if time.monotonic() > end:
             return f"{failure[0]}; {UNKNOWN}"
         time.sleep(look_s)
-    if moved:
+    if arrived:
         return ""
     if stands := migration.recover():
         return f"{failure[0]}; {stands}"

@@ -1,6 +1,6 @@
 """Adapter: has the hypervisor move a router's machine, by a command: the owner's, or our own (`moving`).
 
-    Move -> ARGV -> "42%" on standard output -> Progress(percent)
+    Move -> ARGV -> "42%" on standard output -> Progress(percent), the same one again while the command goes on printing
     CancelMove -> SIGTERM            exit code, last line of standard error -> Progress(done)
 
 Rules: one move of a router at a time. The command is a process of its own: it goes on when the app goes away, and when
@@ -24,6 +24,8 @@ from xenflow_server.moving import MovePlan
 
 log = logging.getLogger(__name__)
 _PERCENT = re.compile(r"(\d{1,3})\s*%")
+AGAIN_S = 5.0
+"""How often the app is told the same percentage again, so that it knows that the move is not stuck."""
 SEEN_S = 1.0
 """How long after the end of a command its machine may still seem to be here: Open vSwitch says so a little later."""
 STILL_HERE = "the hypervisor's command has ended while this server did not run, and the router is still here"
@@ -39,12 +41,14 @@ class Mover:
         say: Callable[[Progress], None],
         runs_here: Callable[[str], bool],
         seen_s: float = SEEN_S,
+        again_s: float = AGAIN_S,
     ) -> None:
         self._plan = plan
         self._directory = directory
         self._say = say
         self._runs_here = runs_here
         self._seen_s = seen_s
+        self._again_s = again_s
         self._moves: dict[str, Command] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -88,20 +92,22 @@ class Mover:
 
     async def _follow(self, command: Command) -> None:
         record = command.record
-        percent, complaint = 0, ""
+        percent, complaint, clock = 0, "", asyncio.get_running_loop().time
+        told_s = clock()
 
         def progress(line: str) -> None:
-            nonlocal percent
+            nonlocal percent, told_s
             found = _PERCENT.search(line)
             now = min(int(found[1]), 100) if found else percent
-            if now != percent:
-                percent = now
+            if now != percent or clock() - told_s >= self._again_s:
+                percent, told_s = now, clock()
                 self._say(Progress(record.number, False, "", percent))
 
         def complain(line: str) -> None:
             nonlocal complaint
             log.info("move %s: %s", record.name, line)
             complaint = line
+            progress("")
 
         await command.follow(progress, complain)
         error = await self._why_not(command, complaint)

@@ -70,7 +70,7 @@ class XlMove:
     def __init__(self, uuid: str, target: str, tool: Sequence[str] = ("xl",)) -> None:
         self._uuid, self._target, self._tool = uuid, target, tuple(tool)
         self._process: subprocess.Popen[bytes] | None = None
-        self._percent = 0
+        self._percent = self._said = 0
         self._lock = threading.Lock()
         self._cancelled = self._let_go = False
 
@@ -90,6 +90,13 @@ class XlMove:
         """Return how much is done."""
         return self._percent
 
+    def moved(self) -> int:
+        """Return how many bytes have gone into the stream, and how many lines xl has printed, in one number."""
+        with self._lock:
+            process = self._process
+        pids = self._transports(process) if process is not None and process.poll() is None else []
+        return self._said + sum(_bytes_read(pid) for pid in pids)
+
     def cancel(self) -> bool:
         """Have the machine stay, by ending the stream to the target; False if there is none yet, or it is too late."""
         with self._lock:
@@ -98,7 +105,7 @@ class XlMove:
                 return True
             if self._let_go or self._process.poll() is not None:
                 return False
-            transports = [pid for pid, name in _children(self._process.pid) if name not in _HELPERS]
+            transports = self._transports(self._process)
             for pid in transports:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
@@ -130,6 +137,10 @@ class XlMove:
         except (OSError, RemoteProtocolError) as error:
             return f"whether the machine goes on is not known: {error}"
 
+    @staticmethod
+    def _transports(process: subprocess.Popen[bytes]) -> list[int]:
+        return [pid for pid, name in _children(process.pid) if name not in _HELPERS]
+
     def _start(self) -> subprocess.Popen[bytes]:
         argv = migrate_argv(self._domid(), self._target)
         with self._lock:
@@ -144,6 +155,7 @@ class XlMove:
         """Take what xl prints, to its end; return what it complains of."""
         complaint = ""
         for line in _lines(process):
+            self._said += 1
             percent = percent_of(line)
             if percent is not None:
                 self._percent = percent
@@ -184,6 +196,15 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
         yield from (line.decode(errors="replace").strip() for line in complete if line.strip())
     if left.strip():
         yield left.decode(errors="replace").strip()
+
+
+def _bytes_read(pid: int) -> int:
+    """Return how much a process has read, 0 if that cannot be known."""
+    try:
+        found = re.search(r"^rchar: (\d+)$", Path(f"/proc/{pid}/io").read_text(encoding="ascii"), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def _children(pid: int) -> Iterator[tuple[int, str]]:

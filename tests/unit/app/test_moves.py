@@ -540,3 +540,23 @@ def test_why_a_move_has_turned_back_is_told_and_nothing_of_one_that_arrived_all_
     announce(net)
     finish(net)
     assert (state(net), moves.ended[-1].error) == (State.DONE, "")
+
+
+def test_a_hypervisor_that_says_that_it_gets_on_may_take_hours() -> None:
+    net = world()
+    order = begin(net)
+    answer(net, "b", order)
+    peer = net.servers["a"].peer
+    assert peer is not None
+    for _ in range(12):  # a busy VM: the percentage stays where it is
+        net.now += 850
+        net.controller.peer_message(peer, Progress(order, False, "", 40), net.now)
+        net.run(0.1)
+        assert state(net) == State.MOVING
+    net.now += 850
+    net.run(0.1)
+    assert state(net) == State.MOVING
+    net.now += 50
+    net.run(0.1)
+    why = "the hypervisor has not said for 900 s that the VM gets on"
+    assert (state(net), net.controller.moves.under_way["r1"].error) == (State.CANCELLING, why)

@@ -9,7 +9,7 @@ import pytest
 from xenflow.errors import RemoteProtocolError
 from xenflow_server import lifecycle
 from xenflow_server.domains import Domain, Phase
-from xenflow_server.lifecycle import Event, Gone, domain_of, meaning, percent_done, phase_of
+from xenflow_server.lifecycle import Event, Gone, domain_of, meaning, percent_done, phase_of, work_done
 
 XML = """<domain type='xen'><name> r1 </name><uuid>6695EB01-F6A4-8304-79AA-97F2502E193F</uuid><devices>
 <interface type='bridge'><mac address='02:00:00:00:00:01'/><virtualport type='openvswitch'/></interface>
@@ -82,6 +82,19 @@ def test_descriptions() -> None:
 )
 def test_percent(job: dict[str, object], percent: int) -> None:
     assert percent_done(job) == percent
+
+
+@pytest.mark.parametrize(
+    ("job", "work"),
+    [
+        ({}, 0),
+        ({"type": 2, "time_elapsed": 7000}, 7000),  # Xen's driver
+        ({"type": 2, "time_elapsed": 7000, "data_processed": 4096}, 4096),
+        ({"data_processed": "much"}, 0),
+    ],
+)
+def test_what_grows_while_a_migration_gets_on(job: dict[str, object], work: int) -> None:
+    assert work_done(job) == work
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libvirt") is None, reason="needs Python's libvirt: python3-libvirt")

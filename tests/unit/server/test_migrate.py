@@ -35,6 +35,9 @@ class Model:
             self.goes_on.set()
         return min(self.done, 60)
 
+    def moved(self) -> int:
+        return self.done
+
     def cancel(self) -> bool:
         self.stopped = True
         self.goes_on.set()
@@ -54,6 +57,32 @@ def test_it_tells_how_far_it_is() -> None:
     said: list[str] = []
     assert follow(Model(), threading.Event(), said.append) == ""
     assert said[:2] == ["30%", "60%"]
+
+
+class Busy(Model):
+    """Its memory changes as fast as it is sent, then nothing is sent any more, then it ends."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__()
+        self._said, self._sent, self._looks = said, 0, 0
+
+    def percent(self) -> int:
+        return 40
+
+    def moved(self) -> int:
+        self._looks += 1
+        if len(self._said) < 4:
+            self._sent += 1000
+            self._looks = 0
+        elif self._looks > 5:
+            self.goes_on.set()
+        return self._sent
+
+
+def test_it_says_that_it_gets_on_even_if_the_percentage_stays_but_not_when_nothing_moves() -> None:
+    said: list[str] = []
+    assert follow(Busy(said), threading.Event(), said.append, word_s=0.01) == ""
+    assert said == ["40%"] * 4
 
 
 def test_cancelled_it_stays() -> None:

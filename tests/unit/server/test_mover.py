@@ -86,6 +86,19 @@ def test_what_the_command_says(tmp_path: Path, text: str, expected: list[Progres
     play(story)
 
 
+def test_a_command_that_goes_on_printing_is_told_of_again(tmp_path: Path) -> None:
+    async def story(told: Told) -> None:
+        text = "print('30%', flush=True)\nwhile True:\n    time.sleep(0.02)\n    print('30%', flush=True)"
+        mover = Mover(by_command(script(text)), tmp_path / "moves", told, lambda _name: True, SEEN_S, again_s=0.1)
+        mover.start(Move(1, "r1", "n2"))
+        await told.until(lambda: told.progress.count(Progress(1, False, "", 30)) >= 3)
+        assert mover.cancel(1)
+        await told.end()
+        assert set(told.progress[:-1]) == {Progress(1, False, "", 30)}
+
+    play(story)
+
+
 def test_one_move_at_a_time_and_it_can_be_cancelled(tmp_path: Path) -> None:
     async def story(told: Told) -> None:
         text = "signal.signal(15, lambda *_: sys.exit('rolled back'))\nprint('1%', flush=True)\nsignal.pause()"

@@ -17,6 +17,7 @@ from xenflow_server.migrate import CANCELLED, UNKNOWN
 from xenflow_server.xl_move import LEFT_SUSPENDED, XlMove, is_suspended, migrate_argv, percent_of
 
 follow = functools.partial(migrate.follow, look_s=0.01)
+STREAM_BYTES = 200_000
 UUID = "0a1b2c3d-0000-4000-8000-000000000001"
 DOM0 = {"domid": 0, "config": {"c_info": {"type": "pv", "name": "Domain-0"}, "b_info": {}}}
 
@@ -95,7 +96,8 @@ def store(entries):
 def say(line): print(line, file=sys.stderr, flush=True)
 def migrate(domid, host):
     say("migration target: Ready to receive domain.")
-    transport = subprocess.Popen(["sh", "-c", "exec sleep 1000"], stdin=subprocess.PIPE)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    transport = subprocess.Popen(["tail", "-c", "+1", "-f", state + ".stream"], **pipes)
     saver = subprocess.Popen([os.path.join(os.path.dirname(state), "libxl-save-helper"), "1000"])
     open(marker, "w").close()
     if host == "killed":
@@ -154,6 +156,7 @@ class Host:
         program.write_text(MODEL)
         (directory / "libxl-save-helper").symlink_to("/bin/sleep")
         os.mkfifo(directory / "state.go")
+        (directory / "state.stream").write_bytes(bytes(STREAM_BYTES))
         created = {"type": "pvh", "name": "r1", "uuid": UUID}
         self.state.write_text(json.dumps([DOM0, {"domid": 3, "config": {"c_info": created, "nics": []}}]))
         self.xl = (sys.executable, str(program), str(self.state))
@@ -199,6 +202,21 @@ def test_xl_itself_is_not_told_to_end(tmp_path: Path) -> None:
 
     assert follow(Observed(UUID, "ssh://slow", host.xl), cancelled, lambda _: cancelled.set()) == CANCELLED
     assert complaints == ["Migration failed, resuming at sender."]
+
+
+def test_it_gets_on_as_long_as_the_stream_does(tmp_path: Path) -> None:
+    host, cancelled = Host(tmp_path), threading.Event()
+
+    class Streaming(XlMove):
+        def percent(self) -> int:
+            if self.moved() > STREAM_BYTES:
+                cancelled.set()
+            return super().percent()
+
+    move = Streaming(UUID, "ssh://slow", host.xl)
+    assert move.moved() == 0
+    assert follow(move, cancelled, lambda _: None) == CANCELLED
+    assert 0 < move.moved() < 100, "of what has ended, the lines count"
 
 
 def test_cancelled_before_it_begins(tmp_path: Path) -> None:
