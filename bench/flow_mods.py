@@ -102,7 +102,7 @@ def _all(outbox: Outbox) -> list[Message]:
 def _node_facts(dpid: int) -> list[Fact]:
     interfaces = (Interface(1, "left", _LEFT), Interface(2, "right", _RIGHT))
     return [
-        Bridge(BRIDGE, dpid),
+        Bridge(BRIDGE, dpid, "netdev"),
         Network("left", 10),
         Network("right", 20),
         Machine(ROUTER, MachineKind.ROUTER, interfaces),

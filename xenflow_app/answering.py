@@ -10,6 +10,9 @@ settle themselves: nobody answers for them.
     edge -> REQUEST -+-> ANSWER -+---------------+-> QUEUE -> EGRESS -> RETURN (the request has become its own reply)
                      |           +-> ADVERTISE --+ (IPv6: the option can be written once the type has changed)
                      +-----------+-> CLASS (not a question; not one about a known address)
+
+The kernel's datapath cannot turn a solicitation into an advertisement: there the controller answers (`Arrivals`), and
+the question goes on to the VM as well, which answers while no controller does.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from xenflow_app.flowtable import FABRIC, FlowTable, Owner
 from xenflow_app.openflow import actions, fields
 from xenflow_app.openflow.fields import whole
 from xenflow_app.openflow.nxm import ETH_ARP, ETH_IPV6, ICMP6, MatchFields
+from xenflow_app.packets import ROUTER_SOLICITED_OVERRIDE
 from xenflow_app.pipeline import ANSWERED, FROM_EDGE, Flows, Kind, Sheet, Table, goto
 
 log = logging.getLogger(__name__)
@@ -38,12 +42,14 @@ def answers_of(router: Owner) -> Owner:
     return router ^ 0xFFFFFFFF
 
 
-ROUTER_SOLICITED_OVERRIDE = 0xE0000000
-"""Flags of an advertisement: from a router, because it was asked, and what was known before is void."""
 _ON = actions.load(FROM_EDGE, 1) + goto(Table.CLASS)
 """Where frames go on that the switch does not answer."""
 _SEND = actions.load(ANSWERED, 1) + actions.set_vlan_pcp(CONTROL_CLASS)
 """An answer is control traffic, and goes back."""
+SENT = _SEND + goto(Table.QUEUE)
+"""What the controller's own answers go by."""
+USERSPACE = "netdev"
+"""The `datapath_type` that can rewrite all of a solicitation (ovs-vswitchd.conf.db(5)); the kernel's cannot."""
 _SOLICITATION: MatchFields = {"dl_type": ETH_IPV6, "nw_proto": ICMP6, "icmp6_type": 135}
 _ADVERTISEMENT: MatchFields = {"dl_type": ETH_IPV6, "nw_proto": ICMP6, "icmp6_type": 136}
 
@@ -67,6 +73,8 @@ class Answering:
         self._claimants: dict[Where, set[Claim]] = {}
         self._addresses: dict[int, set[bytes]] = {}
         self._vids: dict[str, frozenset[int]] = {}
+        self._rewriting: set[str] = set()
+        """The nodes whose switches rewrite solicitations."""
 
     @property
     def contested(self) -> list[list[Claim]]:
@@ -89,11 +97,19 @@ class Answering:
         for where in {(claim.vid, claim.address) for claim in before ^ after}:
             self._changed(where)
 
-    def know(self, node: str, vids: Iterable[int]) -> None:
-        """These networks may enter at the node."""
+    def mac_of(self, vid: int, address: bytes) -> bytes | None:
+        """Return who is answered for, None if nobody is."""
+        claims = self._claimants.get((vid, address), set())
+        return next(iter(claims)).mac if len(claims) == 1 else None
+
+    def know(self, node: str, vids: Iterable[int], datapath_type: str = USERSPACE) -> None:
+        """These networks may enter at the node, whose bridge has that `datapath_type`."""
         before, after = self._vids.get(node, frozenset()), frozenset(vids)
         self._vids[node] = after
-        for vid in before ^ after:
+        rewrites = datapath_type == USERSPACE
+        changed = before | after if rewrites != (node in self._rewriting) else before ^ after
+        (self._rewriting.add if rewrites else self._rewriting.discard)(node)
+        for vid in changed:
             for address in self._addresses.get(vid, ()):
                 self._plan(node, (vid, address))
 
@@ -117,7 +133,7 @@ class Answering:
         planned: Flows = {}
         if len(claims) == 1 and where[0] in self._vids.get(node, ()):
             (claim,) = claims
-            planned = answer(claim)
+            planned = answer(claim, rewrites=node in self._rewriting)
         self._flows[node].want_group(("answer", *where), planned)
 
 
@@ -145,14 +161,15 @@ def static() -> Flows:
     return sheet.flows
 
 
-def answer(claim: Claim) -> Flows:
+def answer(claim: Claim, *, rewrites: bool = True) -> Flows:
     """Return the flows that answer for an address: the question goes back to where it came from, as the answer.
 
-    What the router itself asks about its own address goes on (gratuitous ARP, its own duplicate detection).
+    `rewrites`: whether the switch can make a solicitation its own advertisement; else the controller gets it, too. What
+    the router itself asks about its own address goes on (gratuitous ARP, its own duplicate detection).
     """
     sheet = Sheet(Kind.ANSWER, answers_of(claim.router))
     if len(claim.address) == 16:
-        acts = _advertisement(claim.mac) + _SEND + goto(Table.ADVERTISE)
+        acts = _advertisement(claim.mac) + _SEND + goto(Table.ADVERTISE) if rewrites else actions.controller() + _ON
         sheet.add(Table.ANSWER, 100, acts, _SOLICITATION, reg0=claim.vid, nd_target=claim.address, nw_ttl=255)
         return sheet.flows
     asked: MatchFields = {"reg0": claim.vid, "dl_type": ETH_ARP, "arp_op": 1, "arp_tpa": claim.address}

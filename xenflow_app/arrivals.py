@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from xenflow.model import ANNOUNCEMENT_MAC
 from xenflow_app import pipeline, routing
+from xenflow_app.answering import SENT, Answering
 from xenflow_app.discovery import Discovery
 from xenflow_app.fabric import Fabric
 from xenflow_app.flowtable import is_ours, kind_of, owner_of
@@ -19,7 +20,7 @@ from xenflow_app.node import Node
 from xenflow_app.openflow import actions, encode, fields
 from xenflow_app.openflow.decode import entries
 from xenflow_app.openflow.values import FlowRemoved, PacketIn
-from xenflow_app.packets import datagram
+from xenflow_app.packets import advertisement, datagram, solicited
 from xenflow_app.pipeline import Kind, Table
 from xenflow_app.settings import AppLimits
 from xenflow_app.topology import End
@@ -33,12 +34,14 @@ class Arrivals:
         nodes: Mapping[str, Node],
         fabric: Fabric,
         discovery: Discovery,
+        answering: Answering,
         limits: AppLimits,
         send: Callable[[Node, bytes], None],
     ) -> None:
         self._nodes = nodes
         self._fabric = fabric
         self._discovery = discovery
+        self._answering = answering
         self._limits = limits
         self._send = send
 
@@ -54,6 +57,9 @@ class Arrivals:
             self._learn(node, packet.in_port, packet.regs[0], packet.data[6:12])
         elif packet.table == Table.EXACT:
             self._first_packet(node, packet)
+            return False
+        elif packet.table == Table.ANSWER:
+            self._asked(node, packet)
             return False
         return True
 
@@ -117,6 +123,14 @@ class Arrivals:
         node.datapath.flush()
         acts = routing.resume(packet.regs, packet.in_port) + onward
         self._send(node, encode.packet_out(acts, packet.data, packet.in_port or actions.NONE))
+
+    def _asked(self, node: Node, packet: PacketIn) -> None:
+        """Somebody asks for a router's MAC at a switch that cannot answer by itself."""
+        address = solicited(packet.data)
+        mac = None if address is None else self._answering.mac_of(packet.regs[0], address)
+        if mac is not None and packet.in_port:
+            acts = routing.resume(packet.regs, packet.in_port) + SENT
+            self._send(node, encode.packet_out(acts, advertisement(packet.data, mac), packet.in_port))
 
 
 def _learned_key(key: bytes) -> tuple[int, int, bytes]:

@@ -115,7 +115,9 @@ class Controller:
         self.ignored = Tally("ignored")
         self._reserved = ReservedFrames(self.nodes, self.ignored)
         self.drains = Drains(self.nodes, self.fabric, self._steps, self._tell)
-        self._arrivals = Arrivals(self.nodes, self.fabric, self.discovery, settings.limits, self._to_switch)
+        self._arrivals = Arrivals(
+            self.nodes, self.fabric, self.discovery, self.answering, settings.limits, self._to_switch
+        )
         self._now = 0.0
         self._started: float | None = None
         self._last_new_node = 0.0

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from xenflow.model import Key, Machine, MachineKind, Network
+from xenflow.model import Bridge, Key, Machine, MachineKind, Network
 from xenflow.replica import Change, Inbox
 from xenflow.wire import NODE_SCOPE, Begin, End, Update
 from xenflow_app import answering, classes, pipeline
@@ -101,6 +101,8 @@ class Facts:
         for kind, key in changed:
             if kind == Machine.KIND:
                 self._machine(node, key.decode())
+        if any(kind == Bridge.KIND for kind, _ in changed):
+            self._know(node)
         if self.networks.take_changed():
             self._plan_all_ports()
         else:
@@ -163,10 +165,15 @@ class Facts:
     def _plan_all_ports(self) -> None:
         for node in self._nodes.values():
             if node.known:
-                self._answers.know(node.name, self.networks.agreed(node.name).values())
+                self._know(node)
                 for machine in node.machines:
                     self._machine(node, machine.name)
                 self._plan_ports(node, {port.name for port in node.ports})
+
+    def _know(self, node: Node) -> None:
+        bridge = node.bridge
+        datapath_type = "" if bridge is None else bridge.datapath_type
+        self._answers.know(node.name, self.networks.agreed(node.name).values(), datapath_type)
 
     # -- a router ----------------------------------------------------------------------------------------------------
 

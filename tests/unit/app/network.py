@@ -67,7 +67,7 @@ class Server:
         self.switch = FakeSwitch()
         self.node = Outbox(NODE_SCOPE)
         self.routers: dict[str, Outbox] = {}
-        self.node.put(Bridge("br", dpid))
+        self.node.put(Bridge("br", dpid, "netdev"))
         self.peer: int | None = None
         self.connection: int | None = None
         self.acks: list[Ack] = []

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.app.network import World, mac
-from xenflow.model import Address, Interface, Link, Machine, MachineKind, Port, PortKind, link_local_of
+from xenflow.model import Address, Bridge, Interface, Link, Machine, MachineKind, Port, PortKind, link_local_of
 from xenflow_app.answering import Answering, Claim, answer, answers_of
 from xenflow_app.flowtable import FlowTable, owner_of
-from xenflow_app.openflow import fields
+from xenflow_app.openflow import actions, fields, nxm
+from xenflow_app.openflow.nxm import ETH_IPV6, ICMP6
+from xenflow_app.openflow.values import PacketIn
+from xenflow_app.packets import advertisement
 from xenflow_app.pipeline import Table
 from xenflow_app.queries.status import status
 from xenflow_app.rules import Rule, SetMac
+from xenflow_lab.traffic import frames
 
 NODES = ("a", "b")
 VIDS = (10, 20)
@@ -31,7 +35,10 @@ claims = st.builds(
 )
 """Whose they are is said when they are told."""
 tellings = st.tuples(st.just("claim"), st.integers(1, 3), st.frozensets(claims, max_size=4))
-knowings = st.tuples(st.just("know"), st.sampled_from(NODES), st.frozensets(st.sampled_from(VIDS)))
+datapaths = st.sampled_from(("netdev", "system", ""))
+knowings = st.tuples(
+    st.just("know"), st.sampled_from(NODES), st.tuples(st.frozensets(st.sampled_from(VIDS)), datapaths)
+)
 
 
 @given(st.lists(tellings | knowings, max_size=20))
@@ -39,21 +46,22 @@ def test_whatever_comes_when_an_address_is_answered_for_where_one_router_has_it(
     tables = {name: FlowTable() for name in NODES}
     answering = Answering(tables)
     said: dict[int, frozenset[Claim]] = {}
-    known: dict[str, frozenset[int]] = {}
+    known: dict[str, tuple[frozenset[int], str]] = {}
     for kind, who, what in events:
         if kind == "claim":
             said[who] = frozenset(Claim(item.vid, item.address, item.mac, who) for item in what)
             answering.claim(who, said[who])
         else:
             known[who] = what
-            answering.know(who, what)
+            answering.know(who, *what)
     everything = [claim for claimed in said.values() for claim in claimed]
     for name, table in tables.items():
         wanted = {}
         for claim in everything:
             same = [item for item in everything if (item.vid, item.address) == (claim.vid, claim.address)]
-            if len(same) == 1 and claim.vid in known.get(name, ()):
-                wanted |= answer(claim)
+            vids, datapath = known.get(name, (frozenset(), ""))
+            if len(same) == 1 and claim.vid in vids:
+                wanted |= answer(claim, rewrites=datapath == "netdev")
         assert table.desired == wanted
     assert {claim for several in answering.contested for claim in several} == {
         claim
@@ -184,6 +192,39 @@ def test_a_router_that_is_not_there_after_a_start_is_answered_for_no_more() -> N
     world.start()
     world.run(12)
     assert told(world, "a") == told(world, "b") == told(world, "c") == {}
+
+
+def test_the_controller_answers_solicitations_where_the_kernel_forwards() -> None:
+    """Its datapath cannot; the VM is asked as well, so that somebody answers while no controller does."""
+    world = network()
+    world.servers["b"].node.put(Bridge("br", world.servers["b"].dpid, "system"))
+    world.start()
+    target = IPv6Address(link_local_of(mac(101)))
+    world.servers["a"].routers["r1"].put(Address(1, target.packed + b"\x40"))
+    world.settle()
+    answers = nxm.flow_key(
+        Table.ANSWER,
+        100,
+        reg0=10,
+        dl_type=ETH_IPV6,
+        nw_proto=ICMP6,
+        icmp6_type=135,
+        nd_target=target.packed,
+        nw_ttl=255,
+    )
+    assert actions.controller() in world.servers["b"].switch.flows[answers]
+    assert actions.controller() not in world.servers["a"].switch.flows[answers]
+    asker = IPv6Address("fe80::7")
+    asked = frames.neighbor_solicitation(asker, target, target, mac(7), b"")
+    frame = mac(101) + mac(7) + b"\x86\xdd" + asked
+    for vid, answered in ((10, True), (20, False)):
+        world.say("b", PacketIn(Table.ANSWER, 0, 0, 5, (vid, 0, 0, 0, 0, 0, 0, 1), frame, len(frame)))
+        told = [(port, sent) for port, _, sent in world.servers["b"].switch.packets]
+        world.servers["b"].switch.packets.clear()
+        assert told == [(5, advertisement(frame, mac(101)))] * answered
+    world.servers["b"].node.put(Bridge("br", world.servers["b"].dpid, "netdev"))
+    world.settle()
+    assert world.servers["b"].switch.flows[answers] == world.servers["a"].switch.flows[answers]
 
 
 def test_answers_stay_while_the_router_moves_and_while_it_is_nowhere() -> None:
