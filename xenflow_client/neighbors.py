@@ -6,7 +6,8 @@ The switch forwards in the VM's stead, so the VM's kernel sees no traffic: its n
 collector removes what is stale and unused for 60 s once there are more than gc_thresh1 (128) of them. So a stale
 neighbor is verified by the kernel itself, by unicast (NUD_PROBE), `refresh_s` after it went stale at the latest. A
 gateway that no packet asks for is not resolved at all: it is asked for (NTF_USE), and again with growing pauses as
-long as it does not answer.
+long as it does not answer. Any other neighbor that the kernel has given up is asked for a few times more: its packets
+do not pass the kernel, which would ask for their sake, and a VM that has moved may just have been out of reach.
 
 Rules: at most `rate_hz` requests a second; an entry that somebody else keeps (PERMANENT, NOARP, NTF_EXT_LEARNED,
 NTF_EXT_MANAGED) is left alone.
@@ -20,10 +21,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from xenflow.model import Hop, neighbor_key
-from xenflow_client.seen import NUD_RESOLVED, NUD_STALE, NeighborSeen
+from xenflow_client.seen import NUD_FAILED, NUD_RESOLVED, NUD_STALE, NeighborSeen
 
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 60.0
+_LAST_TRY_S = 8.0
+"""The last pause before a neighbor that was given up, and is no gateway, is asked for."""
 _BURST = 64
 _ONE = 1 - 1e-6
 """A whole request of the allowance, short of what rounding takes from it."""
@@ -56,10 +59,19 @@ class _Gateway:
 
 
 @dataclass(slots=True)
+class _GivenUp:
+    """A neighbor that the kernel knew and knows no more, though nobody removed it."""
+
+    link: int
+    address: bytes
+    pause_s: float = _FIRST_RETRY_S
+
+
+@dataclass(slots=True)
 class Upkeep:
     """Says what to ask the kernel, and when. `now` is set by whoever passes events in, before it does.
 
-    With `refresh_s` 0 stale neighbors are left alone, without `resolve` unresolved gateways.
+    With `refresh_s` 0 stale neighbors are left alone, without `resolve` unresolved gateways and what was given up.
     """
 
     refresh_s: float = 20.0
@@ -69,6 +81,7 @@ class Upkeep:
     now: float = 0.0
     _stale: dict[bytes, NeighborSeen] = field(default_factory=dict)
     _gateways: dict[bytes, _Gateway] = field(default_factory=dict)
+    _given_up: dict[bytes, _GivenUp] = field(default_factory=dict)
     _resolved: set[bytes] = field(default_factory=set)
     _up: set[int] = field(default_factory=set)
     _queue: list[tuple[float, int, bytes]] = field(default_factory=list)  # due, number, key
@@ -83,6 +96,7 @@ class Upkeep:
         gateway = self._gateways.get(key)
         if gateway is None:
             gateway = self._gateways[key] = _Gateway(hop, resolved=key in self._resolved)
+            self._given_up.pop(key, None)
             if not gateway.resolved and self.resolve:
                 self._schedule(key, self.now)
         gateway.users += 1
@@ -101,6 +115,11 @@ class Upkeep:
         """The kernel changed, listed or removed a neighbor."""
         key = neighbor_key(seen.link, seen.address)
         resolved = bool(not seen.gone and seen.mac and seen.state & NUD_RESOLVED)
+        if resolved or seen.gone:
+            self._forget_given_up(key)
+        elif key in self._resolved and seen.state == NUD_FAILED and self.resolve and key not in self._gateways:
+            lost = self._given_up[key] = _GivenUp(seen.link, seen.address)
+            self._schedule(key, self.now + lost.pause_s)
         if resolved:
             self._resolved.add(key)
         else:
@@ -109,10 +128,14 @@ class Upkeep:
             if key not in self._stale:
                 self._stale[key] = seen
                 self._schedule(key, self.now + self.refresh_s * self.random.uniform(0.5, 1.0))
-        elif self._stale.pop(key, None) is not None:
+        elif self._stale.pop(key, None) is not None and key not in self._given_up:
             self._unschedule(key)
         if (gateway := self._gateways.get(key)) is not None:
             self._gateway_changed(key, gateway, resolved)
+
+    def _forget_given_up(self, key: bytes) -> None:
+        if self._given_up.pop(key, None) is not None:
+            self._unschedule(key)
 
     def _gateway_changed(self, key: bytes, gateway: _Gateway, resolved: bool) -> None:
         lost = gateway.resolved and not resolved
@@ -165,12 +188,23 @@ class Upkeep:
         if (seen := self._stale.get(key)) is not None:
             self._schedule(key, self.now + self.refresh_s)
             return Request(seen.link, seen.address, resolve=False) if seen.link in self._up else None
+        if (lost := self._given_up.get(key)) is not None:
+            return self._ask_again(key, lost)
         gateway = self._gateways.get(key)
         if gateway is None or gateway.resolved or gateway.hop.link not in self._up:
             return None
         self._schedule(key, self.now + gateway.retry_s * self.random.uniform(0.8, 1.2))
         gateway.retry_s = min(2 * gateway.retry_s, _LAST_RETRY_S)
         return Request(gateway.hop.link, gateway.hop.gateway, resolve=True)
+
+    def _ask_again(self, key: bytes, lost: _GivenUp) -> Request | None:
+        """Ask for a neighbor that was given up, after 1, 2, 4 and 8 seconds more; then it is left alone."""
+        lost.pause_s *= 2
+        if lost.pause_s <= _LAST_TRY_S:
+            self._schedule(key, self.now + lost.pause_s)
+        else:
+            del self._given_up[key]
+        return Request(lost.link, lost.address, resolve=True) if lost.link in self._up else None
 
     def _schedule(self, key: bytes, at: float) -> None:
         self._numbers += 1

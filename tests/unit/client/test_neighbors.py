@@ -99,6 +99,46 @@ def test_gateway_that_failed_is_asked_for_at_once_then_slower() -> None:
     assert asked_until(keep, 204) == [(200.0, RESOLVE), (201.0, RESOLVE), (203.0, RESOLVE)]
 
 
+def test_what_the_kernel_has_given_up_is_asked_for_a_few_times_more() -> None:
+    keep = upkeep()
+    keep.neighbor(seen(NUD_REACHABLE))
+    keep.neighbor(seen(NUD_FAILED))
+    assert asked_until(keep, 2) == [(1.0, RESOLVE)]
+    keep.neighbor(seen(NUD_FAILED))
+    assert asked_until(keep, 1000) == [(3.0, RESOLVE), (7.0, RESOLVE), (15.0, RESOLVE)]
+    keep.neighbor(seen(NUD_FAILED))
+    assert keep.next_deadline() is None
+
+
+def test_what_was_stale_and_failed_to_answer_is_asked_for_again() -> None:
+    keep = upkeep()
+    keep.neighbor(seen(NUD_STALE))
+    assert asked_until(keep, 15) == [(15.0, PROBE)]
+    keep.neighbor(seen(NUD_PROBE))
+    keep.now = 18
+    keep.neighbor(seen(NUD_FAILED))
+    assert asked_until(keep, 19) == [(19.0, RESOLVE)]
+    keep.neighbor(seen(NUD_REACHABLE))
+    assert keep.next_deadline() is None
+
+
+def test_what_somebody_removes_or_nobody_knew_is_not_asked_for() -> None:
+    keep = upkeep()
+    keep.neighbor(seen(NUD_FAILED))
+    keep.neighbor(seen(NUD_REACHABLE))
+    keep.neighbor(seen(NUD_FAILED))
+    keep.neighbor(seen(NUD_FAILED, gone=True))
+    assert keep.next_deadline() is None
+
+
+def test_a_neighbor_that_was_given_up_and_becomes_a_gateway_is_asked_for_as_one() -> None:
+    keep = upkeep()
+    keep.neighbor(seen(NUD_REACHABLE))
+    keep.neighbor(seen(NUD_FAILED))
+    keep.use(Hop(3, GATEWAY))
+    assert asked_until(keep, 20) == [(0.0, RESOLVE), (1.0, RESOLVE), (3.0, RESOLVE), (7.0, RESOLVE), (15.0, RESOLVE)]
+
+
 def test_gateway_out_of_use_is_forgotten() -> None:
     keep = upkeep()
     keep.use(Hop(3, GATEWAY))
@@ -132,4 +172,6 @@ def test_a_printing_client_asks_for_nothing() -> None:
     keep.neighbor(seen(NUD_STALE))
     keep.use(Hop(3, GATEWAY))
     keep.neighbor(seen(NUD_FAILED))
+    keep.neighbor(seen(NUD_REACHABLE, b"\x0a\0\0\3"))
+    keep.neighbor(seen(NUD_FAILED, b"\x0a\0\0\3"))
     assert keep.next_deadline() is None
