@@ -10,7 +10,6 @@ import msgspec
 
 from xenflow.answers import Shares
 from xenflow.qosanswers import LinkQueues
-from xenflow_lab import operator
 from xenflow_lab.lab import Lab
 
 __all__ = ["Counters", "LinkQueues", "Reading", "parse", "queue_ids", "read", "shares"]
@@ -56,7 +55,7 @@ def parse(text: str) -> dict[int, Counters]:
 
 def shares(lab: Lab) -> Shares:
     """Return what `xenflow qos` shows. Raises LabError."""
-    return msgspec.json.decode(operator.ask(lab.app_socket, "qos"), type=Shares)
+    return msgspec.json.decode(lab.ask("qos"), type=Shares)
 
 
 def queue_ids(lab: Lab, node: str, port: str) -> dict[tuple[str, str], int]:

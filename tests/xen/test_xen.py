@@ -10,6 +10,7 @@ import os
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bench import interruption_xen
@@ -19,15 +20,19 @@ from tests.debs import install
 from tests.lab import moving
 from tests.xen import hosts
 from xenflow.answers import MigrationStatus
+from xenflow.qosanswers import Explanation
+from xenflow_lab import shares
 from xenflow_lab.xen import images, trial
-from xenflow_lab.xen.lab import XenLab
+from xenflow_lab.xen.lab import ANSWER_S, XenLab
 
 pytestmark = [pytest.mark.xen, pytest.mark.root]
 
 MOST_PPS = float(os.environ.get("XENFLOW_RATE_PPS", trial.MOST_PPS))
 NEWER = "0~lab2"
-UNITS = {"xenflow-server": {"Type": "notify", "NRestarts": "0", "WatchdogUSec": "1min", "ActiveState": "active"}}
+UNITS = ("xenflow-server", "qos-controller")
+RUNS = {"Type": "notify", "NRestarts": "0", "WatchdogUSec": "1min", "ActiveState": "active"}
 FOLLOWED_S = 600.0
+SHAPED_S, FRESH_S = 300.0, 60.0
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +60,24 @@ def test_everything_is_in_sync(lab: XenLab) -> None:
 
 @pytest.mark.parametrize("node", NODES)
 def test_the_units_run_as_the_packages_have_them(lab: XenLab, node: str) -> None:
-    for unit, expected in UNITS.items():
-        assert hosts.properties(lab.hosts[node], unit, *expected) == expected, unit
+    for unit in UNITS:
+        assert hosts.properties(lab.hosts[node], unit, *RUNS) == RUNS, unit
     assert hosts.versions(lab.hosts[node]) == {f"{images.VERSION} installed"}
+
+
+def test_what_was_hired_is_shaped(lab: XenLab) -> None:
+    """r1 has hired 20 Mbit/s on its way to the sender, whose port at n1 is the only link with a capacity."""
+    (port,) = (access.port for access in lab.built.accesses if access.table.capacity)
+    lab.wait_until(lambda: (ROUTER, "") in shares.queue_ids(lab, "n1", port), SHAPED_S, f"a queue of {ROUTER}")
+    found = shares.shares(lab)
+    assert set(found.nodes) == set(NODES)
+    assert (found.refused, found.silent, found.broken) == ({}, {}, [])
+    assert [(link.port, link.state, link.kept) for link in found.nodes["n1"].links] == [(port, "shaped", 1)]
+    queues = {(queue.owner, queue.name): queue.hired for queue in found.nodes["n1"].links[0].queues}
+    assert queues[ROUTER, ""] == 20_000_000
+    explained = msgspec.json.decode(lab.ask("qos explain", {"link": f"n1:{port}"}), type=Explanation)
+    assert explained.age_s < FRESH_S
+    assert "class htb" in lab.hosts["n1"].shell(f"tc class show dev {port}", timeout_s=ANSWER_S)
 
 
 @pytest.mark.parametrize("node", NODES)
@@ -102,7 +122,8 @@ def test_an_upgrade_and_a_reboot_lose_no_definition(lab: XenLab, tmp_path: Path)
     hosts.assert_settled_at(lab, "n2")
     hosts.reboot(lab, "n2")
     assert hosts.definitions(host) == before
-    assert hosts.properties(host, "xenflow-server", "ActiveState") == {"ActiveState": "active"}
+    for unit in UNITS:
+        assert hosts.properties(host, unit, "ActiveState") == {"ActiveState": "active"}
     hosts.start(lab, "n2")
     hosts.assert_settled_at(lab, "n2")
     trial.await_traffic(lab)

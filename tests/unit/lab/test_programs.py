@@ -106,7 +106,7 @@ t_med_s = 0.2
 
 
 def test_qos_controller_takes_its_settings(built: Plan) -> None:
-    assert not built.topology.has_queues
+    assert built.topology.has_queues == (built.topology.lab.name == "xen")
     text = toml.encode(programs.qos_settings(plan(parsed(HIRED)), Paths("x"), "n1"))
     taken = settings.parse(text, QosSettings, Path("qos.toml"))
     assert (taken.policy, taken.t_med_s, taken.frame_bytes) == (PolicyKind.PAPER, 0.2, 1522)

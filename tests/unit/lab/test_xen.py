@@ -153,11 +153,12 @@ def test_queues_hold_what_emulation_delays(lab: Plan) -> None:
 
 
 def test_dom0_shapes_what_was_hired(lab: Plan) -> None:
-    assert "etc/xenflow/qos.toml" not in files(lab, "n1")
-    trunk = msgspec.structs.replace(lab.topology.trunk[0], capacity="20Mbit")
-    hired = plan(msgspec.structs.replace(lab.topology, trunk=(trunk,)), "t")
-    settings = tomllib.loads(files(hired, "n1")["etc/xenflow/qos.toml"])
+    settings = tomllib.loads(files(lab, "n1")["etc/xenflow/qos.toml"])
     assert (settings["state"], settings["frame_bytes"]) == ("/var/lib/xenflow/qos", 0)
+    (router,) = (msgspec.structs.replace(router, rate="") for router in lab.topology.router)
+    access = tuple(msgspec.structs.replace(access, capacity="") for access in lab.topology.access)
+    nothing = plan(msgspec.structs.replace(lab.topology, router=(router,), access=access), "t")
+    assert "etc/xenflow/qos.toml" not in files(nothing, "n1")
 
 
 def test_dom0_comes_into_its_guests_with_the_labs_key() -> None:
