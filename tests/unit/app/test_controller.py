@@ -5,59 +5,16 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.app.network import World, mac
+from tests.unit.app.worlds import GATEWAY, flows, of_kind, ring, route, small
 from xenflow.errors import RemoteProtocolError
 from xenflow.identity import Identity
-from xenflow.model import Hop, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
+from xenflow.model import Hop, Neighbor, Route, pack_prefix
 from xenflow.wire import VERSION, Hello, Role
-from xenflow_app import pipeline, routing, switching
-from xenflow_app.controller import Controller
+from xenflow_app import pipeline, routing
 from xenflow_app.flowtable import FABRIC, cookie
 from xenflow_app.openflow import actions, nxm
-from xenflow_app.openflow.values import FlowRemoved, PacketIn, PortReason, PortStatus, RemovedReason, SwitchPort
+from xenflow_app.openflow.values import FlowRemoved, PacketIn, RemovedReason
 from xenflow_app.pipeline import Kind, Table
-
-RING = (("a", 1, "b", 1), ("b", 2, "c", 1), ("c", 2, "a", 2))
-GATEWAY = bytes([10, 0, 0, 2])
-
-
-def route(prefix: str, *hops: Hop) -> Route:
-    return Route(pack_prefix(prefix), RouteKind.UNICAST, hops)
-
-
-def small() -> World:
-    world = World("a")
-    world.network("left", 10)
-    world.network("right", 20)
-    router = world.router("a", "r1", {"left": "10.0.0.1/24", "right": "10.0.1.1/24"})
-    router.put(route("10.0.0.0/24", Hop(1)))
-    router.put(route("10.9.0.0/16", Hop(1, GATEWAY)))
-    router.put(Neighbor(1, GATEWAY, mac(77)))
-    world.host("a", "h1", "right", bytes([10, 0, 1, 9]), 200)
-    world.start()
-    return world
-
-
-def ring() -> World:
-    world = World("abc", RING)
-    world.network("core", 30)
-    world.router("a", "r1", {"core": "10.0.0.1/24"}, 101)
-    world.router("b", "r2", {"core": "10.0.0.2/24"}, 111)
-    world.host("c", "h1", "core", bytes([10, 0, 0, 9]), 200)
-    world.start()
-    return world
-
-
-def flows(world: World) -> dict[str, dict[bytes, bytes]]:
-    return {name: dict(server.switch.flows) for name, server in world.servers.items()}
-
-
-def of_kind(world: World, name: str, kind: Kind) -> dict[bytes, bytes]:
-    return {key: value for key, value in world.servers[name].switch.flows.items() if value[2] == kind}
-
-
-def trees(world: World, vid: int) -> set[tuple[str, int]]:
-    """Trunk ports that the switches let into the network's tree."""
-    return {(n, p) for n, p in world.cables if switching.gate_key(vid, p) in world.servers[n].switch.flows}
 
 
 def test_facts_become_flows_and_are_acknowledged() -> None:
@@ -165,114 +122,6 @@ def test_a_refused_flow_does_not_stop_the_others() -> None:
     assert bad not in server.switch.flows
     assert routing.route_key(number, pack_prefix("10.5.0.0/16")) in server.switch.flows
     assert bad in world.controller.nodes["a"].flows.refused
-
-
-def test_a_ring_has_a_tree_and_known_addresses_take_the_shortest_way() -> None:
-    world = ring()
-    assert len(world.controller.fabric.graph.edges) == 3
-    assert len(trees(world, 30)) == 4
-    key = nxm.flow_key(Table.EGRESS, 100, reg0=30, dl_dst=mac(200))
-    assert world.servers["a"].switch.flows[key][12:] == actions.output(2)
-    assert world.servers["b"].switch.flows[key][12:] == actions.output(2)
-    assert world.servers["c"].switch.flows[key][12:] == actions.strip_vlan() + actions.output(200)
-
-
-def test_a_trunk_that_loses_carrier_is_routed_around_and_comes_back() -> None:
-    world = ring()
-    before = flows(world)
-    end = sorted(trees(world, 30))[0]
-    far = world.cables[end]
-    for node, port in (end, far):
-        world.say(node, PortStatus(PortReason.MODIFY, SwitchPort(port, f"t{port}", mac(port), False)))
-    world.run(1.0)
-    after = trees(world, 30)
-    assert len(after) == 4
-    assert not {end, far} & after
-    for node, port in (end, far):
-        world.say(node, PortStatus(PortReason.MODIFY, SwitchPort(port, f"t{port}", mac(port), True)))
-    world.run(3.0)
-    assert flows(world) == before
-
-
-def test_a_trunk_whose_far_end_is_silent_is_left() -> None:
-    world = ring()
-    world.servers["a"].node.put(Port("t1", 1, PortKind.TRUNK, alive=False))
-    world.settle()
-    world.run(1.0)
-    assert not {("a", 1), ("b", 1)} & trees(world, 30)
-    assert len(trees(world, 30)) == 4
-
-
-def test_a_tree_is_removed_everywhere_before_it_is_added_anywhere() -> None:
-    world = ring()
-    for server in world.servers.values():
-        server.confirms = False
-    end = sorted(trees(world, 30))[0]
-    far = world.cables[end]
-    before = trees(world, 30)
-    for node, port in (end, far):
-        world.say(node, PortStatus(PortReason.MODIFY, SwitchPort(port, f"t{port}", mac(port), False)))
-    assert trees(world, 30) == before - {end, far}
-    world.run(3.5)
-    assert len(trees(world, 30)) == 4
-
-
-def test_a_restarted_controller_hears_the_links_of_a_switch_that_connects_late() -> None:
-    world = ring()
-    before = flows(world)
-    sent = {name: server.switch.flow_mods for name, server in world.servers.items()}
-    world.controller = Controller(world.settings)
-    for name in world.servers:
-        world.connect(name)
-    world.run(4.0)
-    cables, world.cables = world.cables, {}
-    for name in world.servers:
-        world.connect_switch(name)
-    world.run(0.2)
-    world.cables = cables
-    world.run(3.0)
-    assert flows(world) == before
-    assert {name: server.switch.flow_mods for name, server in world.servers.items()} == sent
-
-
-def test_a_restarted_controller_removes_an_old_tree_everywhere_before_it_adds_a_new_one() -> None:
-    """A trunk of the tree that is silent now may still carry frames: it must be shut before another one is opened."""
-    world = ring()
-    before = trees(world, 30)
-    end = sorted(before)[0]
-    far = world.cables[end]
-    del world.cables[end], world.cables[far]
-    for server in world.servers.values():
-        server.confirms = False
-    world.start()
-    opened = {
-        (name, port)
-        for name, server in world.servers.items()
-        for port in (1, 2)
-        if switching.gate_key(30, port) in server.switch.flows
-    }
-    assert opened == before - {end, far}
-    world.run(5.0)
-    assert len(trees(world, 30)) == 4
-
-
-def test_a_controller_restart_keeps_a_tree_that_is_not_the_first_choice() -> None:
-    world = ring()
-    world.servers["b"].node.put(Port("t1", 1, PortKind.TRUNK, alive=False))
-    world.settle()
-    world.run(1.0)
-    before = flows(world)
-    world.start()
-    assert flows(world) == before
-
-
-def test_a_node_without_control_connection_changes_nothing_for_the_others() -> None:
-    world = ring()
-    before = flows(world)
-    world.disconnect_switch("b")
-    world.disconnect("b")
-    world.run(30.0)
-    assert flows(world) == before
 
 
 def test_a_machine_behind_an_access_port_is_learned_ages_and_survives_a_restart() -> None:
@@ -389,19 +238,3 @@ def test_reactive_first_packet_gets_an_exact_flow_and_goes_on_and_a_route_change
     server.switch.flows.pop(key)
     world.say("a", FlowRemoved(key, cookie(Kind.EXACT, number), RemovedReason.IDLE_TIMEOUT, 1, 1))
     assert not of_kind(world, "a", Kind.EXACT)
-
-
-def test_ways_to_a_node_come_back_when_it_has_machines_again() -> None:
-    world = ring()
-    key = nxm.flow_key(Table.EGRESS, 100, reg0=30, dl_dst=mac(200))
-    server = world.servers["c"]
-    machine, port = server.node.facts.of(11)[b"h1"], server.node.facts.of(12)[b"h1"]
-    server.node.drop(12, b"h1")
-    server.node.drop(11, b"h1")
-    world.settle()
-    world.run(1.0)
-    assert key not in world.servers["a"].switch.flows
-    server.node.put(machine)
-    server.node.put(port)
-    world.settle()
-    assert world.servers["a"].switch.flows[key][12:] == actions.output(2)
