@@ -153,7 +153,7 @@ class Package:
         share = f"usr/share/doc/{self.name}"
         for example in self.table.get("examples", ()):
             self._install(ROOT / "deploy" / example, self.stage / share / "examples" / Path(example).name)
-        for path, source in self.table.get("conffiles", {}).items():
+        for path, source in {**self.table.get("scripts", {}), **self.table.get("conffiles", {})}.items():
             origin, target = ROOT / "deploy" / source, self.stage / path.strip("/")
             self._install(origin, target)
             target.chmod(0o755 if os.access(origin, os.X_OK) else 0o644)

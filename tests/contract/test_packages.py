@@ -106,6 +106,7 @@ def test_settings_are_conffiles_or_examples(debs: dict[str, Path], unpacked: Pat
     listed = run("dpkg-deb", "-I", debs["xenflow-server"], "conffiles").split()
     assert listed == ["/etc/xenflow/qos.toml", "/etc/xen/scripts/vif-xenflow"]
     assert os.access(unpacked / "etc/xen/scripts/vif-xenflow", os.X_OK)
+    assert os.access(unpacked / "usr/lib/xenflow/remove-dead-vifs", os.X_OK)
     examples = {path.name for path in (unpacked / "usr/share/doc").rglob("examples/*")}
     assert {"client.toml.example", "server.toml.example", "app.toml.example", "definitions.example.toml"} <= examples
 

@@ -14,7 +14,8 @@ from tests.private_ovs import PrivateSwitch, private_switch, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.ovs]
 
-SCRIPT = Path(__file__).parents[2] / "deploy/xen/vif-xenflow"
+DEPLOY = Path(__file__).parents[2] / "deploy"
+SCRIPT, CLEANER = DEPLOY / "xen/vif-xenflow", DEPLOY / "node/remove-dead-vifs"
 UUID, MAC = "0a1b2c3d-0000-4000-8000-000000000001", "00:16:3e:00:00:01"
 BACKEND = "/local/domain/0/backend/vif/5/0"
 STORE = {
@@ -156,6 +157,23 @@ def test_the_port_has_its_identity_and_no_network_from_its_first_row_on(dom0: Do
     assert (row[1], row[2], dict(row[3][1])) == ("insert", "vif5.0", identity)
     dom0.hotplug("online", "type_if=vif")  # once more is as once
     assert dom0.ports().count("vif5.0") == 1
+    assert dom0.row("Port", "vif5.0", "other_config:transient") == '"true"'
+
+
+def test_vifs_of_machines_that_a_power_cut_has_ended_are_removed_and_nothing_else(dom0: Dom0) -> None:
+    """As the rows that vif-xenflow, vif-openvswitch and libvirt make, whose devices a boot does not bring back."""
+    dom0.hotplug("online", "type_if=vif")
+    dom0.switch.run("ip", "link", "add", "vif6.0", "type", "veth", "peer", "name", "guest1")
+    dom0.hotplug("online", "type_if=vif", vif="vif6.0")
+    dom0.switch.run("ip", "link", "del", "vif6.0")
+    libvirts = ["external_ids:attached-mac=02:00:00:00:00:07", f"external_ids:vm-id={UUID}"]
+    other = ["type=dummy", "external_ids:attached-mac=02:00:00:00:00:08"]
+    for name, columns in (("vnet0", libvirts), ("unplugged", ["external_ids:x=y"]), ("userspace", other)):
+        dom0.switch.vsctl("--no-wait", "add-port", "br0", name, "--", "set", "Interface", name, *columns)
+    assert "No such device" in dom0.row("Interface", "vnet0", "error")
+    dom0.switch.run("sh", str(CLEANER), "br0")
+    assert set(dom0.ports()) == {"leak", "vif5.0", "unplugged", "userspace"}
+    dom0.switch.run("sh", str(CLEANER), "nobr")
 
 
 def test_even_an_action_normal_leads_from_it_to_no_network(dom0: Dom0) -> None:
