@@ -9,6 +9,7 @@ Exact flows age in the switch (idle timeout). After a restart of the controller 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from xenflow.model import Prefix
@@ -22,13 +23,16 @@ if TYPE_CHECKING:
 
 
 class ExactFlows:
-    """The exact flows of one router, by destination: what a route concerns is found without looking at the others."""
+    """The exact flows of one router, by destination: what a route concerns is found without looking at the others.
+
+    There may be very many. A dict of bytes, unlike a set, is no work for the garbage collector, for which all waits.
+    """
 
     def __init__(self, router: Router, idle_timeout_s: int, max_flows: int) -> None:
         self._router = router
         self._idle_timeout_s = idle_timeout_s
         self._max_flows = max_flows
-        self._by_destination: dict[bytes, set[FlowKey]] = {}
+        self._by_destination: dict[bytes, dict[FlowKey, None]] = {}
         self._destination: dict[FlowKey, bytes] = {}
         self._sorted: dict[int, list[bytes]] = {4: [], 16: []}  # the destinations of each family
         self._full = False
@@ -64,7 +68,7 @@ class ExactFlows:
         for destination in known[bisect_left(known, first) : bisect_right(known, last)]:
             self._decide(destination, self._by_destination[destination])
 
-    def _decide(self, destination: bytes, keys: set[FlowKey]) -> None:
+    def _decide(self, destination: bytes, keys: Iterable[FlowKey]) -> None:
         router = self._router
         acts = router.value_for(router.rib.lookup(destination))[actions.VALUE_HEAD.size :]
         owner = cookie(pipeline.Kind.EXACT, router.number)
@@ -80,7 +84,7 @@ class ExactFlows:
                 destination = matched.get(fields.IP_DST) or matched.get(fields.IPV6_DST)
                 if destination is not None:
                     self._note(key, destination)
-                    self._decide(destination, {key})
+                    self._decide(destination, (key,))
 
     def aged(self, key: FlowKey) -> None:
         """The switch removed the flow: nobody has used it for the idle timeout."""
@@ -88,7 +92,7 @@ class ExactFlows:
         destination = self._destination.pop(key, None)
         if destination is not None:
             keys = self._by_destination[destination]
-            keys.discard(key)
+            keys.pop(key, None)
             if not keys:
                 del self._by_destination[destination]
                 known = self._sorted[len(destination)]
@@ -107,9 +111,9 @@ class ExactFlows:
     def _note(self, key: FlowKey, destination: bytes) -> None:
         keys = self._by_destination.get(destination)
         if keys is None:
-            keys = self._by_destination[destination] = set()
+            keys = self._by_destination[destination] = {}
             insort(self._sorted[len(destination)], destination)
-        keys.add(key)
+        keys[key] = None
         self._destination[key] = destination
 
     def _set_full(self, full: bool) -> None:
