@@ -108,6 +108,7 @@ def test_settings_are_conffiles_or_examples(debs: dict[str, Path], unpacked: Pat
     assert os.access(unpacked / "etc/xen/scripts/vif-xenflow", os.X_OK)
     assert os.access(unpacked / "usr/lib/xenflow/remove-dead-vifs", os.X_OK)
     examples = {path.name for path in (unpacked / "usr/share/doc").rglob("examples/*")}
+    assert {"xl.conf.example", "xenflow-dom0.service"} <= examples
     assert {"client.toml.example", "server.toml.example", "app.toml.example", "definitions.example.toml"} <= examples
 
 
@@ -143,6 +144,15 @@ def test_units_are_what_systemd_understands(unit: Path, tmp_path: Path) -> None:
     assert [line for line in done.stderr.splitlines() if unit.name in line] == []
     for line in ("Type=notify", "WatchdogSec=", "Restart=on-failure", "RestartPreventExitStatus=2"):
         assert f"\n{line}" in text
+
+
+def test_the_unit_for_dom0_is_what_systemd_understands() -> None:
+    run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", ROOT / "deploy/node/xenflow-dom0.service")
+
+
+def test_daemons_on_the_way_of_a_route_come_before_other_services() -> None:
+    first = {unit.stem for unit in UNITS if "\nCPUWeight=500\n" in unit.read_text()}
+    assert first == {"xenflow-server", "qos-controller", "xenflow-controller", "xenflow-pox"}
 
 
 @pytest.mark.root
