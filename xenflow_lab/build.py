@@ -69,7 +69,8 @@ def make_spaces(lab: Lab) -> None:
 def make_fabric(lab: Lab) -> None:
     """Make all cables: first the switches' side, so that no guest's interface comes up without carrier."""
     plan, paths = lab.cabled, lab.paths
-    run(["ip", "-batch", "-"], stdin=fabric.links(plan, paths))
+    inside = paths.namespace(WIRES)  # older kernels refuse a name that another device has where this is asked for
+    run(["ip", "-n", inside, "-batch", "-"], stdin=fabric.links(plan, paths))
     nodes = {machine.name for machine in plan.of_kind(Kind.NODE)}
     run_all(
         (_batch_argv(paths, who, fabric.node_script() if who in nodes else ""), batch)

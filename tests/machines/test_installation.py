@@ -39,8 +39,8 @@ After=systemd-modules-load.service local-fs.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -ec 'for n in 1 2; do ip netns add m$n; ip link add eth$n type veth peer name eth0 netns m$n; \
-    ip link set eth$n up; ip -n m$n address add 10.0.0.$n/24 dev eth0; ip -n m$n link set eth0 up; done'
+ExecStart=/bin/sh -ec 'for n in 1 2; do ip netns add m$n; ip link add port$n type veth peer name eth0 netns m$n; \
+    ip link set port$n up; ip -n m$n address add 10.0.0.$n/24 dev eth0; ip -n m$n link set eth0 up; done'
 
 [Install]
 WantedBy=multi-user.target
@@ -51,12 +51,12 @@ name = "red"
 vid = 10
 rate = "5Mbit"
 [[port]]
-name = "eth1"
+name = "port1"
 kind = "access"
 network = "red"
 capacity = "100Mbit"
 [[port]]
-name = "eth2"
+name = "port2"
 kind = "access"
 network = "red"
 """
@@ -74,7 +74,7 @@ xenflow import n1.xenflow
 ovs-vsctl set-ssl /etc/xenflow/node/key.pem /etc/xenflow/node/certificate.pem /etc/xenflow/node/ca.pem
 ovs-vsctl --may-exist add-br xenbr0 -- set Bridge xenbr0 fail_mode=secure protocols=OpenFlow10 \
     -- set-controller xenbr0 ssl:127.0.0.1:6653
-ovs-vsctl --may-exist add-port xenbr0 eth1 -- --may-exist add-port xenbr0 eth2
+ovs-vsctl --may-exist add-port xenbr0 port1 -- --may-exist add-port xenbr0 port2
 """
 
 
@@ -150,7 +150,7 @@ def test_units_are_ready_when_they_say_so(node: Machine) -> None:
 
 def test_the_kernel_shapes_what_was_hired(node: Machine) -> None:
     assert node.check(["ovs-vsctl", "get", "bridge", "xenbr0", "datapath_type"]).strip() in ('""', "system")
-    wait_until(lambda: "class htb" in node.shell("tc class show dev eth1"), LIMIT_S, "classes at eth1", 1)
+    wait_until(lambda: "class htb" in node.shell("tc class show dev port1"), LIMIT_S, "classes at port1", 1)
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -133,15 +133,17 @@ def host(debs: Path) -> Recipe:
             "/etc/systemd/system/systemd-networkd.service.d/10-lab.conf": "[Service]\nWatchdogSec=0\n",
             **{f"/etc/systemd/system/{unit}.service.d/10-lab.conf": _LONG_START for unit in _LONG_TO_START},
             "/etc/systemd/system/systemd-udev-trigger.service.d/10-lab.conf": _FEW_DEVICES,
+            "/etc/systemd/system/ovs-vswitchd.service.d/20-first.conf": "[Service]\nCPUWeight=1000\n",
         },
         commands=(
             _QUIET,
             f"cp {_EXAMPLES}/xfctl.netdev {_EXAMPLES}/xfctl.network {_EXAMPLES}/xfctl-vif.network /etc/systemd/network",
             f"install -D -m 644 {_EXAMPLES}/xl.conf.example /etc/systemd/system/xenflow-server.service.d/xl.conf",
+            f"install -m 644 {_EXAMPLES}/xenflow-dom0.service /etc/systemd/system",
             "mkdir -p /var/log/xen/console",
             "echo 'XENCONSOLED_ARGS=\"--log=guest\"' >> /etc/default/xen",
             "systemctl disable -q ssh && systemctl mask -q xendomains",
-            "systemctl enable -q systemd-networkd ssh.socket xl-migrate-receive xenflow-lab-forwarding",
+            "systemctl enable -q systemd-networkd ssh.socket xl-migrate-receive xenflow-lab-forwarding xenflow-dom0",
             f"gunzip -c /boot/xen-{_XEN}-amd64.gz > /boot/xen.elf",
         ),
     )
