@@ -110,7 +110,7 @@ class RoutingTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     bird: str = ""
 
 
-class RouterTable(RoutingTable, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RouterTable(RoutingTable, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """`[[router]]`: a virtual router. `rate` to `cpu_cap` are those of its definition, as they are.
 
     The last four count where it is a virtual machine, which starts with them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -169,3 +170,10 @@ _TABLES = st.recursive(
 @given(_TABLES)
 def test_toml_comes_back_as_it_was(table: dict[str, object]) -> None:
     assert tomllib.loads(toml.encode(table)) == table
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_lab_notes_its_topology_as_one_can_be_read(path: Path, tmp_path: Path) -> None:
+    noted = tmp_path / "topology.toml"
+    noted.write_text(toml.encode(msgspec.to_builtins(topology.load(path))))
+    assert topology.load(noted) == topology.load(path)
