@@ -120,12 +120,14 @@ class Moves:
             return True
         if elsewhere and node.name != self._homes.home(name):
             return False
-        for other in elsewhere:  # it went back to a node whose server had not noticed that it was away
-            self._late.discard((name, other.name))
-            self.arrived(name, other)
+        for other in elsewhere:
+            if (name, other.name) in self._late:  # it went back to a node whose server had not noticed that it was away
+                self._late.discard((name, other.name))
+                self.arrived(name, other)
+                return True
         if moved:
             self._hold_nowhere(name, node)
-        return moved or bool(elsewhere)
+        return moved
 
     def _hold_nowhere(self, name: str, node: Node) -> None:
         """If the router's VM is on no node, the one that it has left forwards for a while; any other may expect it."""

@@ -510,6 +510,27 @@ def test_a_controller_that_was_away_during_the_move_catches_up() -> None:
     assert way(net, "c") == actions.output(1)
 
 
+def test_a_vm_whose_leave_is_noticed_late_while_a_controller_starts_is_found_once_the_links_are_known() -> None:
+    net = world()
+    answer(net, "b", begin(net))
+    net.controller = Controller(net.settings)
+    for server in net.servers.values():
+        server.told.clear()
+        net.connect(server.name)
+    net.plug("b", machine(net), 301)
+    net.report("b", net.servers["a"].routers["r1"])
+    net.unplug("a", "r1", moved=True)
+    assert not net.controller.moves.under_way
+    for name in net.servers:
+        net.connect_switch(name)
+    net.run(1.5)
+    announce(net)
+    net.run(3)
+    assert state(net) == State.DONE
+    for server in net.servers.values():
+        assert server.switch.flows == net.controller.nodes[server.name].flows.desired
+
+
 def test_the_times_of_steps_count_from_the_order() -> None:
     net = world()
     operator = Identity(Role.OPERATOR, "root")
