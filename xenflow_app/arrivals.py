@@ -77,8 +77,10 @@ class Arrivals:
             for router in node.routers.values():
                 if router.number == owner_of(value) and router.exact is not None:
                     router.exact.aged(message.key)
-        node.flows.gone(message.key)
-        if kind_of(value) != Kind.EXACT:
+        exact = kind_of(value) == Kind.EXACT
+        if not (exact and node.datapath.is_unconfirmed(message.key)):  # else it was sent again since: to delete
+            node.flows.gone(message.key)
+        if not exact:
             return True
         node.datapath.flush()
         return False

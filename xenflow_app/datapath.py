@@ -46,6 +46,7 @@ class Datapath:
         self._under_way: deque[tuple[int, int, list[Callable[[], None]]]] = deque()
         self._waiting: list[Callable[[], None]] = []
         self._sent: dict[int, FlowKey] = {}
+        self._unconfirmed: dict[FlowKey, int] = {}
         self._questions: dict[int, Question] = {}
 
     def start(self) -> None:
@@ -124,6 +125,7 @@ class Datapath:
         for key, value in batch.upserts:
             xid = self._next_xid()
             self._sent[xid] = key
+            self._unconfirmed[key] = xid
             out.append(encode.flow_mod(Command.ADD, key, value, xid))
         for key, value in batch.deletes:
             out.append(encode.flow_mod(Command.DELETE_STRICT, key, value, self._next_xid()))
@@ -132,6 +134,10 @@ class Datapath:
         self._under_way.append((barrier, first, []))
         self.sent_flow_mods += len(batch)
         self._send(b"".join(out))
+
+    def is_unconfirmed(self, key: FlowKey) -> bool:
+        """Tell whether the flow was sent and is not confirmed: what the switch says of it may be of the one before."""
+        return key in self._unconfirmed
 
     def barrier(self, reply: BarrierReply) -> None:
         """A batch is in the tables; send on, and call what waited for it."""
@@ -146,7 +152,9 @@ class Datapath:
         count = 0
         xid = first
         while xid != last:
-            self._sent.pop(xid, None)
+            key = self._sent.pop(xid, None)
+            if key is not None and self._unconfirmed.get(key) == xid:
+                del self._unconfirmed[key]
             count += 1
             xid = xid + 1 & 0xFFFFFFFF or 1
         return count
@@ -159,6 +167,7 @@ class Datapath:
         """The switch refused a message; return the flow that it was about, which stays out."""
         key = self._sent.pop(error.xid, None)
         if key is not None:
+            self._unconfirmed.pop(key, None)
             self.flows.refuse(key, f"error type {error.type} code {error.code}")
         return key
 
@@ -169,6 +178,7 @@ class Datapath:
             self._waiting.extend(calls)
         self._under_way.clear()
         self._sent.clear()
+        self._unconfirmed.clear()
         questions, self._questions = self._questions, {}
         for question in questions.values():
             question.tell(None)

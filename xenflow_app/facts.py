@@ -45,6 +45,9 @@ class Watcher(Protocol):
     def left(self, name: str, node: Node, *, moved: bool) -> bool:
         """The router's VM is not on the node any more; return whether its flows stay for now."""
 
+    def reported(self, name: str, node: Node) -> None:
+        """The router's client has reported on the node all that it knows."""
+
 
 class Facts:
     """See the module. With `reactive`, routers get exact flows at first packets."""
@@ -189,6 +192,8 @@ class Facts:
         router = node.routers.get(name)
         if router is not None:
             self._plan_router(node, router, self._keeping.keep(name, message, change))
+        if isinstance(message, End) and self.watcher is not None:
+            self.watcher.reported(name, node)
         if not isinstance(message, Begin):
             node.acks[name] = message.seq
 

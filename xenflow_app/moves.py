@@ -112,26 +112,31 @@ class Moves:
         """The router's VM is not on the node any more; return whether its flows stay for now."""
         self._late.discard((name, node.name))
         move = self.under_way.get(name)
-        elsewhere = [other for other in self._nodes.values() if other.machine(name) is not None]
         if move is not None and node.name in (move.source, move.target):
             move.has_left = move.has_left or node.name == move.source
-            if not moved and not elsewhere:
+            if not moved and not self._is_somewhere(name):
                 self._destroyed(move)
             return True
-        if elsewhere and node.name != self._homes.home(name):
+        if self._homes.settled and self._is_somewhere(name) and node.name != self._homes.home(name):
             return False
-        for other in elsewhere:
-            if (name, other.name) in self._late:  # it went back to a node whose server had not noticed that it was away
-                self._late.discard((name, other.name))
-                self.arrived(name, other)
-                return True
         if moved:
             self._hold_nowhere(name, node)
         return moved
 
+    def reported(self, name: str, node: Node) -> None:
+        """The router's client has reported on a node: the VM runs there, even if it was only late to leave before."""
+        if (name, node.name) in self._late:
+            self._late.discard((name, node.name))
+            self.arrived(name, node)
+
+    def _is_somewhere(self, name: str) -> bool:
+        """Tell whether the router's VM is on a node, and not only late to leave it."""
+        having = {(name, node.name) for node in self._nodes.values() if node.machine(name) is not None}
+        return bool(having - self._late)
+
     def _hold_nowhere(self, name: str, node: Node) -> None:
         """If the router's VM is on no node, the one that it has left forwards for a while; any other may expect it."""
-        if name in node.routers and not any(other.machine(name) for other in self._nodes.values()):
+        if name in node.routers and not self._is_somewhere(name):
             self._held[name, node.name] = self._now
             self._handing.everywhere(node.routers[name].machine, node)
 
@@ -176,8 +181,12 @@ class Moves:
                 del self._held[name, where]
             elif now - since >= self._hold_s:
                 del self._held[name, where]
-                self._facts.remove(node, name)
-                self._handing.nowhere_else(name)
+                late = [other for other in self._nodes.values() if (name, other.name) in self._late]
+                for other in late[:1]:  # after so long it does run there
+                    self.reported(name, other)
+                if not late:
+                    self._facts.remove(node, name)
+                    self._handing.nowhere_else(name)
         self._handing.tick(now, self.under_way, {name: self._nodes[where] for name, where in self._held})
 
     def poll(self, now: float) -> None:
@@ -199,6 +208,7 @@ class Moves:
     def _begin(self, name: str, source: str, target: str, *, planned: bool) -> None:
         number = self._handing.number()
         move = Migration(number, name, source, target, planned, self._now, number)
+        move.has_left = self._nodes[source].machine(name) is None
         move.since = self._now
         self.under_way[name] = move
         self._held.pop((name, source), None)
@@ -263,11 +273,8 @@ class Moves:
             self._homes.disguise(move.name, moving=False)
             self._facts.let_neighbors_go(move.name)
             self.ended = [*self.ended[1 - KEPT :], move]
-            if (
-                move.state is State.DONE
-                and not move.has_left
-                and self._nodes[move.source].machine(move.name) is not None
-            ):
+            both = all(self._nodes[where].machine(move.name) is not None for where in (move.source, move.target))
+            if move.state is State.DONE and both and not move.has_left:
                 self._late.add((move.name, move.source))
             for node in self._nodes.values():
                 if node.machine(move.name) is not None and self._homes.home(move.name) != node.name:

@@ -117,7 +117,7 @@ class Upkeep:
         resolved = bool(not seen.gone and seen.mac and seen.state & NUD_RESOLVED)
         if resolved or seen.gone:
             self._forget_given_up(key)
-        elif key in self._resolved and seen.state == NUD_FAILED and self.resolve and key not in self._gateways:
+        elif self._is_given_up(key, seen):
             lost = self._given_up[key] = _GivenUp(seen.link, seen.address)
             self._schedule(key, self.now + lost.pause_s)
         if resolved:
@@ -132,6 +132,11 @@ class Upkeep:
             self._unschedule(key)
         if (gateway := self._gateways.get(key)) is not None:
             self._gateway_changed(key, gateway, resolved)
+
+    def _is_given_up(self, key: bytes, seen: NeighborSeen) -> bool:
+        """Tell whether the kernel has given up what it knew, and neither somebody else keeps it nor it is a gateway."""
+        lost = key in self._resolved and seen.state == NUD_FAILED and not seen.kept
+        return lost and self.resolve and key not in self._gateways
 
     def _forget_given_up(self, key: bytes) -> None:
         if self._given_up.pop(key, None) is not None:

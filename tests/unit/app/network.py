@@ -101,12 +101,12 @@ class World:
 
     # -- what happens -------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """A controller starts, and everybody connects."""
+    def start(self, order: str = "") -> None:
+        """A controller starts, and everybody connects, in that order of nodes."""
         self.controller = Controller(self.settings)
-        for server in self.servers.values():
-            self.connect(server.name)
-            self.connect_switch(server.name)
+        for name in order or self.servers:
+            self.connect(name)
+            self.connect_switch(name)
         self.run(3.0)
 
     def connect(self, name: str) -> None:

@@ -302,22 +302,77 @@ def test_a_source_that_notices_late_that_the_vm_is_gone_does_not_have_it_back() 
     assert (len(net.controller.moves.ended), net.controller.moves.under_way) == (1, {})
 
 
-def test_a_vm_that_goes_back_before_the_source_has_noticed_its_leave_is_found_there() -> None:
-    net = world()
+def late(net: World) -> Outbox:
+    """r1 has moved from a to b, which a has not noticed; return its client."""
     net.plug("b", machine(net), 301)
     client = net.report("b", net.servers["a"].routers["r1"])
     announce(net)
     finish(net)
     assert state(net) == State.DONE
-    net.unplug("b", "r1", moved=True)
-    assert net.controller.moves.under_way["r1"].target == "a"
-    net.report("a", client)
-    asked = told(net, "a", Announce)[-1]
+    return client
+
+
+def announce_at(net: World, node: str, first_port: int) -> None:
+    """The client announces itself there, as it was asked last."""
+    asked = told(net, node, Announce)[-1]
     assert isinstance(asked, Announce)
-    net.run(20)
+    for number in (1, 2):
+        frame = build(Announcement(mac(100 + number), bytes([10, 0, number - 1, 1]), asked.epoch), asked.key)
+        net.say(node, PacketIn(Table.ADMISSION, 0, 1, first_port + number - 1, (0,) * 8, frame, len(frame)))
+
+
+def test_a_vm_that_goes_back_before_the_source_has_noticed_its_leave_is_found_there() -> None:
+    net = world()
+    number, client = number_of(net), late(net)
+    net.unplug("b", "r1", moved=True)
+    assert not net.controller.moves.under_way
+    assert entrance(30, FIRST) in of_router(net, "b", number)
+    net.report("a", client)
+    assert net.controller.moves.under_way["r1"].target == "a"
+    announce_at(net, "a", 101)
+    net.run(3)
     assert (state(net), net.controller.moves.ended[-1].target) == (State.DONE, "a")
+    assert (of_router(net, "b", number), way(net, "b")) == ({}, actions.output(1))
     for server in net.servers.values():
         assert server.switch.flows == net.controller.nodes[server.name].flows.desired
+
+
+def test_a_vm_that_goes_on_before_the_source_has_noticed_its_leave_is_followed() -> None:
+    net = world()
+    number, client, definition = number_of(net), late(net), machine(net)
+    net.unplug("b", "r1", moved=True)
+    net.plug("c", definition, 401)
+    net.report("c", client)
+    announce_at(net, "c", 401)
+    net.run(3)
+    net.unplug_silently("a", "r1")
+    assert [(one.source, one.target) for one in net.controller.moves.ended] == [("a", "b"), ("b", "c")]
+    assert not net.controller.moves.under_way
+    assert (of_router(net, "a", number), of_router(net, "b", number)) == ({}, {})
+
+
+@pytest.mark.parametrize("noticed", [False, True])
+def test_a_vm_that_goes_back_while_the_source_is_drained_is_found_there(noticed: bool) -> None:
+    net = world()
+    number, definition = number_of(net), machine(net)
+    if noticed:
+        client = carry(net)
+    else:
+        net.plug("b", definition, 301)
+        client = net.servers["a"].routers["r1"]
+    client = net.report("b", client)
+    announce(net)
+    assert state(net) in (State.REPOINTING, State.DRAINING)
+    net.unplug("b", "r1", moved=True)
+    if noticed:
+        net.plug("a", definition, 101)
+    net.run(1.5)
+    assert net.controller.moves.under_way["r1"].target == "a"
+    net.report("a", client)
+    announce_at(net, "a", 101)
+    net.run(3)
+    assert (state(net), net.controller.moves.ended[-1].target) == (State.DONE, "a")
+    assert of_router(net, "b", number) == {}
 
 
 def test_a_node_gets_the_addresses_only_when_its_packets_follow_the_routers_flows() -> None:
@@ -510,15 +565,20 @@ def test_a_controller_that_was_away_during_the_move_catches_up() -> None:
     assert way(net, "c") == actions.output(1)
 
 
-def test_a_vm_whose_leave_is_noticed_late_while_a_controller_starts_is_found_once_the_links_are_known() -> None:
+@pytest.mark.parametrize("first", ["abc", "bac"])
+def test_a_vm_whose_leave_is_noticed_late_while_a_controller_starts_is_found_once_the_links_are_known(
+    first: str,
+) -> None:
     net = world()
     answer(net, "b", begin(net))
     net.controller = Controller(net.settings)
-    for server in net.servers.values():
-        server.told.clear()
-        net.connect(server.name)
-    net.plug("b", machine(net), 301)
-    net.report("b", net.servers["a"].routers["r1"])
+    definition = machine(net)
+    for name in first:
+        net.servers[name].told.clear()
+        net.connect(name)
+        if name == "b":
+            net.plug("b", definition, 301)
+            net.report("b", net.servers["a"].routers["r1"])
     net.unplug("a", "r1", moved=True)
     assert not net.controller.moves.under_way
     for name in net.servers:

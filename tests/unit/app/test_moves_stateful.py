@@ -163,9 +163,13 @@ class Moving(RuleBasedStateMachine):
         A server that is away tells of neither; one that is there may start anew just then, and not know that it moved;
         or it notices late that the VM is gone.
         """
-        self.notice()
         source, self.where = self.where, "b" if self.where == "a" else "a"
-        self.reported, self.late = False, source
+        self.reported = False
+        if self.late == self.where:  # it is back before its server has noticed that it was away
+            self.late = source
+            self.notice(says_so)
+            return
+        self.late = source
         if not late:
             self.notice(says_so)
         self.net.plug(self.where, self.machine, FIRST_PORT[self.where])
@@ -259,14 +263,14 @@ class Moving(RuleBasedStateMachine):
             self.known &= ENTRANCE not in self.net.servers[node].switch.flows
         self.net.servers[node].switch.flows.clear()
 
-    @rule()
-    def restart_the_controller(self) -> None:
+    @rule(order=sampled_from(["abc", "bac"]))
+    def restart_the_controller(self, order: str = "abc") -> None:
         routed = any(ENTRANCE in server.switch.flows for server in self.net.servers.values())
         self.known &= self.reported or routed  # else nobody can know its tables until it reports again
         if not self.reported:
             self.unaware = True
             self.mute |= self.dead
-        self.net.start()
+        self.net.start(order)
 
     @rule(seconds=floats(0.05, 70))
     def wait(self, seconds: float) -> None:

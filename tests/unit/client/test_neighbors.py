@@ -131,6 +131,13 @@ def test_what_somebody_removes_or_nobody_knew_is_not_asked_for() -> None:
     assert keep.next_deadline() is None
 
 
+def test_what_somebody_else_keeps_is_left_to_them_when_the_kernel_gives_it_up() -> None:
+    keep = upkeep()
+    keep.neighbor(seen(NUD_REACHABLE, kept=True))
+    keep.neighbor(seen(NUD_FAILED, kept=True))
+    assert keep.next_deadline() is None
+
+
 def test_a_neighbor_that_was_given_up_and_becomes_a_gateway_is_asked_for_as_one() -> None:
     keep = upkeep()
     keep.neighbor(seen(NUD_REACHABLE))
