@@ -139,7 +139,10 @@ def pinged(lab: Lab, who: str, address: str, interval_s: float) -> Iterator[list
             yield found
         finally:
             pings.send_signal(signal.SIGINT)
-            pings.wait(30)
+            try:
+                pings.wait(30)
+            finally:
+                pings.kill()
         log.seek(0)
         found += answered(log.read())
 

@@ -102,6 +102,7 @@ def assert_answered(log: str) -> None:
     """By what ping has printed, each of its packets was answered; the answer to the last may have been on its way."""
     sent = re.search(r"(\d+) packets transmitted", log)
     assert sent is not None, log[-500:]
+    assert int(sent[1]) > 5, log[-500:]
     answered = {int(number) for number in re.findall(r"bytes from .* icmp_seq=(\d+)", log)}
     assert set(range(1, int(sent[1]))) - answered == set(), log[-500:]
     assert "DUP!" not in log
