@@ -3,8 +3,8 @@
 Place in the flow: packet-in -> *probe heard, MAC learned, first packet decided* -> Discovery, Fabric, ExactFlows.
 
 A packet-in is caused by whoever sends the packet, so each kind is cheap to refuse and bounded: probes carry a keyed
-digest, learning is limited in the switch (pipeline.LEARN_LIMIT) and per port here, exact flows per router. Solicitations
-on the kernel's datapath are answered without a state; what comes faster than that waits, and is dropped, by ports.
+digest, learning is limited in the switch (pipeline.LEARN_LIMIT) and per port here, exact flows per router; answers to
+solicitations (on the kernel's datapath) need no state, and what comes faster than it is answered is dropped by ports.
 """
 
 from __future__ import annotations
