@@ -19,8 +19,10 @@ from pathlib import Path
 
 from xenflow.errors import DataplaneError, RemoteProtocolError
 from xenflow_server.domains import Domain, Phase
-from xenflow_server.xl import ANSWER_S, parse_list
+from xenflow_server.xl import parse_list
 
+PATIENCE_S = 300.0
+"""How long xl may take to answer: a host that forwards with all it has is to move its machines all the same."""
 LEFT_SUSPENDED = "the machine is left suspended here: xl has not resumed it"
 _HELPERS = ("xl", "libxl-save-help")
 """Children of xl that are no transport, as proc(5) cuts names: one that has not become its program yet, the saver."""
@@ -181,9 +183,11 @@ class XlMove:
         """Return what xl prints. Raises OSError, or RemoteProtocolError if it does not end."""
         command = [*self._tool, *arguments]
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_S, check=False)
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
+            )
         except subprocess.TimeoutExpired as error:
-            raise RemoteProtocolError(f"xl {' '.join(arguments)}: no answer within {ANSWER_S:g} s") from error
+            raise RemoteProtocolError(f"xl {' '.join(arguments)}: no answer within {PATIENCE_S:g} s") from error
         return done.stdout
 
 
