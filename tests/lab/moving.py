@@ -13,6 +13,7 @@ from tests.lab import ring
 from xenflow.answers import MigrationStatus, Verified
 from xenflow_app import flowtable
 from xenflow_app.ids import Ids
+from xenflow_app.pipeline import Kind as FlowKind
 from xenflow_lab.lab import Lab
 from xenflow_lab.plan import Kind
 
@@ -75,14 +76,15 @@ def steps(status: MigrationStatus) -> str:
 
 
 def of_router(lab: Lab, node: str, router: str) -> list[str]:
-    """Return a node's flows that have the router's cookie."""
+    """Return a node's flows that have the router's cookie, but for those to queues that it hired: they are on its way."""
     owner = Ids().of(router.encode())
     lines = lab.ofctl(node, "dump-flows").splitlines()
-    cookies = ((re.search(r"cookie=(0x[0-9a-f]+)", line), line) for line in lines)
+    cookies = ((re.search(r"cookie=0x([0-9a-f]+)", line), line) for line in lines)
+    heads = ((bytes.fromhex(found[1].zfill(16)), line) for found, line in cookies if found)
     return [
         line
-        for found, line in cookies
-        if found and int(found[1], 16) >> 48 == flowtable.COOKIE_PREFIX and int(found[1], 16) & 0xFFFFFFFF == owner
+        for head, line in heads
+        if flowtable.is_ours(head) and flowtable.owner_of(head) == owner and flowtable.kind_of(head) != FlowKind.QUEUE
     ]
 
 

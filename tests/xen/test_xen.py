@@ -70,7 +70,6 @@ def test_what_was_hired_is_shaped(lab: XenLab) -> None:
     (port,) = (access.port for access in lab.built.accesses if access.table.capacity)
     lab.wait_until(lambda: (ROUTER, "") in shares.queue_ids(lab, "n1", port), SHAPED_S, f"a queue of {ROUTER}")
     found = shares.shares(lab)
-    assert set(found.nodes) == set(NODES)
     assert (found.refused, found.silent, found.broken) == ({}, {}, [])
     assert [(link.port, link.state, link.kept) for link in found.nodes["n1"].links] == [(port, "shaped", 1)]
     queues = {(queue.owner, queue.name): queue.hired for queue in found.nodes["n1"].links[0].queues}
