@@ -76,7 +76,7 @@ def steps(status: MigrationStatus) -> str:
 
 
 def of_router(lab: Lab, node: str, router: str) -> list[str]:
-    """Return a node's flows that have the router's cookie, but for those to queues that it hired: they are on its way."""
+    """Return a node's flows that have the router's cookie, but for those to its queues, which are on its way."""
     owner = Ids().of(router.encode())
     lines = lab.ofctl(node, "dump-flows").splitlines()
     cookies = ((re.search(r"cookie=0x([0-9a-f]+)", line), line) for line in lines)
