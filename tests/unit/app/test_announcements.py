@@ -8,8 +8,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from tests.unit.app.network import World, mac
-from tests.unit.app.test_moves import (
+from tests.unit.app.moving import (
     announce,
     answer,
     begin,
@@ -22,6 +21,7 @@ from tests.unit.app.test_moves import (
     way,
     world,
 )
+from tests.unit.app.network import World, mac
 from xenflow.announcement import Announcement, build
 from xenflow.answers import Status
 from xenflow.errors import Fault

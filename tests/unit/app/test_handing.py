@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.app.moving import RING, begin, carry, machine, number_of, of_router, state, told, way, world
 from tests.unit.app.network import World
-from tests.unit.app.test_moves import RING, begin, carry, machine, number_of, of_router, state, told, way, world
 from xenflow.model import Handed, NodeLimits
 from xenflow.wire import Define, Move, Progress, Undefine
 from xenflow_app.migration import State

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.app.network import World, mac
-from tests.unit.app.test_moves import (
+from tests.unit.app.moving import (
     GATEWAY,
     announce,
     answer,
@@ -21,6 +20,7 @@ from tests.unit.app.test_moves import (
     state,
     world,
 )
+from tests.unit.app.network import World, mac
 from xenflow.model import Neighbor, neighbor_key
 from xenflow.replica import Outbox
 from xenflow_app.migration import State

@@ -2,118 +2,35 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
-from tests.unit.app.network import World, mac
-from xenflow.announcement import Announcement, build
+from tests.unit.app.moving import (
+    FIRST,
+    GATEWAY,
+    announce,
+    answer,
+    begin,
+    carry,
+    disguises,
+    entrance,
+    finish,
+    machine,
+    number_of,
+    of_router,
+    state,
+    told,
+    way,
+    world,
+)
+from tests.unit.app.network import mac
 from xenflow.identity import Identity
-from xenflow.model import Hop, Machine, MachineKind, Neighbor, Port, PortKind, Route, RouteKind, pack_prefix
-from xenflow.replica import Outbox
-from xenflow.wire import VERSION, Announce, Announced, Define, Hello, Message, Move, Progress, Query, Role, Undefine
-from xenflow_app import disguise, edges, pipeline, routing
+from xenflow.model import Hop, Port, PortKind, Route, RouteKind, pack_prefix
+from xenflow.wire import VERSION, Announce, Announced, Hello, Move, Progress, Query, Role, Undefine
+from xenflow_app import disguise, edges, routing
 from xenflow_app.controller import Controller
 from xenflow_app.migration import State
 from xenflow_app.openflow import actions, nxm
-from xenflow_app.openflow.values import PacketIn
 from xenflow_app.pipeline import Table
-
-RING = (("a", 1, "b", 1), ("b", 2, "c", 1), ("c", 2, "a", 2))
-GATEWAY = bytes([10, 0, 0, 9])
-FIRST = mac(101)
-
-
-def world(*, reactive: bool = False) -> World:
-    """r1 on node a, in two networks, with a neighbor on node c; the target is b."""
-    world = World("abc", RING, reactive)
-    world.network("core", 30)
-    world.network("edge", 40)
-    router = world.router("a", "r1", {"core": "10.0.0.1/24", "edge": "10.0.1.1/24"}, 101)
-    router.put(Route(pack_prefix("10.9.0.0/16"), RouteKind.UNICAST, (Hop(1, GATEWAY),)))
-    router.put(Neighbor(1, GATEWAY, mac(200)))
-    world.host("c", "h1", "core", GATEWAY, 200)
-    world.start()
-    return world
-
-
-def told(world: World, node: str, kind: type[Message]) -> list[Message]:
-    return [message for message in world.servers[node].told if type(message) is kind]
-
-
-def answer(world: World, node: str, number: int, error: str = "") -> None:
-    peer = world.servers[node].peer
-    assert peer is not None
-    world.controller.peer_message(peer, Progress(number, True, error), world.now)
-    world.settle()
-
-
-def number_of(world: World) -> int:
-    for node in "ab":
-        router = world.controller.nodes[node].routers.get("r1")
-        if router is not None:
-            return router.number
-    raise AssertionError("no r1")
-
-
-def of_router(world: World, node: str, number: int) -> dict[bytes, bytes]:
-    flows = world.servers[node].switch.flows
-    return {key: value for key, value in flows.items() if int.from_bytes(value[4:8], "big") == number}
-
-
-def entrance(vid: int, address: bytes) -> bytes:
-    return nxm.flow_key(Table.LINK, 100, reg0=vid, dl_dst=address)
-
-
-def disguises(router: int) -> pipeline.Flows:
-    """Both interfaces of the router, on a node that routes for it while it moves."""
-    return disguise.disguise(30, FIRST, router) | disguise.disguise(40, mac(102), router)
-
-
-def way(world: World, node: str) -> bytes:
-    return world.servers[node].switch.flows[nxm.flow_key(Table.EGRESS, 100, reg0=30, dl_dst=FIRST)][12:]
-
-
-def begin(world: World) -> int:
-    assert world.controller.moves.start("r1", "b") == ""
-    world.controller.tick(world.now)
-    world.settle()
-    (define,) = told(world, "b", Define)
-    assert isinstance(define, Define)
-    return define.number
-
-
-def machine(world: World) -> Machine:
-    found = (
-        world.servers["a"].node.facts.of(Machine.KIND).get(b"r1")
-        or world.servers["b"].node.facts.of(Machine.KIND)[b"r1"]
-    )
-    assert isinstance(found, Machine)
-    return found
-
-
-def carry(world: World) -> Outbox:
-    """The VM goes from a to b; its client has not reported yet."""
-    definition = machine(world)
-    outbox = world.unplug("a", "r1", moved=True)
-    world.plug("b", definition, 301)
-    return outbox
-
-
-def announce(world: World, key: bytes | None = None, *, epoch: int = 0) -> None:
-    asked = told(world, "b", Announce)[-1]
-    assert isinstance(asked, Announce)
-    for number, address in ((301, mac(101)), (302, mac(102))):
-        frame = build(Announcement(address, bytes([10, 0, number % 2, 1]), epoch or asked.epoch), key or asked.key)
-        world.say("b", PacketIn(Table.ADMISSION, 0, 1, number, (0,) * 8, frame, len(frame)))
-
-
-def finish(world: World) -> None:
-    world.run(2.0)
-
-
-def state(world: World) -> str:
-    moves = world.controller.moves
-    return moves.under_way["r1"].state if "r1" in moves.under_way else moves.ended[-1].state
 
 
 def test_a_planned_move_goes_step_by_step_and_leaves_nothing_behind() -> None:
@@ -270,190 +187,6 @@ def test_a_vm_that_returns_before_the_others_have_turned_is_taken_back() -> None
     assert {name: dict(server.switch.flows) for name, server in net.servers.items()} == before
 
 
-def test_a_move_by_hand_ends_in_the_same_state() -> None:
-    net = world()
-    number = number_of(net)
-    outbox = carry(net)
-    assert state(net) == State.RESUMING
-    assert of_router(net, "a", number)
-    net.report("b", outbox)
-    announce(net)
-    finish(net)
-    assert state(net) == State.DONE
-    assert of_router(net, "a", number) == {}
-    for server in net.servers.values():
-        assert server.switch.flows == net.controller.nodes[server.name].flows.desired
-
-
-def test_a_source_that_notices_late_that_the_vm_is_gone_does_not_have_it_back() -> None:
-    """A busy host may take many seconds until it has taken down what was left of the VM there."""
-    net = world()
-    number = number_of(net)
-    net.plug("b", machine(net), 301)
-    net.report("b", net.servers["a"].routers["r1"])
-    announce(net)
-    finish(net)
-    net.network("late", 50)  # everything is planned anew, with what is known of machines
-    net.settle()
-    assert (state(net), net.controller.moves.under_way) == (State.DONE, {})
-    assert way(net, "c") == actions.output(1)
-    net.unplug("a", "r1", moved=True)
-    assert of_router(net, "a", number) == {}
-    assert (len(net.controller.moves.ended), net.controller.moves.under_way) == (1, {})
-
-
-def late(net: World) -> Outbox:
-    """r1 has moved from a to b, which a has not noticed; return its client."""
-    net.plug("b", machine(net), 301)
-    client = net.report("b", net.servers["a"].routers["r1"])
-    announce(net)
-    finish(net)
-    assert state(net) == State.DONE
-    return client
-
-
-def announce_at(net: World, node: str, first_port: int) -> None:
-    """The client announces itself there, as it was asked last."""
-    asked = told(net, node, Announce)[-1]
-    assert isinstance(asked, Announce)
-    for number in (1, 2):
-        frame = build(Announcement(mac(100 + number), bytes([10, 0, number - 1, 1]), asked.epoch), asked.key)
-        net.say(node, PacketIn(Table.ADMISSION, 0, 1, first_port + number - 1, (0,) * 8, frame, len(frame)))
-
-
-def test_a_vm_that_goes_back_before_the_source_has_noticed_its_leave_is_found_there() -> None:
-    net = world()
-    number, client = number_of(net), late(net)
-    net.unplug("b", "r1", moved=True)
-    assert not net.controller.moves.under_way
-    assert entrance(30, FIRST) in of_router(net, "b", number)
-    net.report("a", client)
-    assert net.controller.moves.under_way["r1"].target == "a"
-    announce_at(net, "a", 101)
-    net.run(3)
-    assert (state(net), net.controller.moves.ended[-1].target) == (State.DONE, "a")
-    assert (of_router(net, "b", number), way(net, "b")) == ({}, actions.output(1))
-    for server in net.servers.values():
-        assert server.switch.flows == net.controller.nodes[server.name].flows.desired
-
-
-def test_a_vm_that_goes_on_before_the_source_has_noticed_its_leave_is_followed() -> None:
-    net = world()
-    number, client, definition = number_of(net), late(net), machine(net)
-    net.unplug("b", "r1", moved=True)
-    net.plug("c", definition, 401)
-    net.report("c", client)
-    announce_at(net, "c", 401)
-    net.run(3)
-    net.unplug_silently("a", "r1")
-    assert [(one.source, one.target) for one in net.controller.moves.ended] == [("a", "b"), ("b", "c")]
-    assert not net.controller.moves.under_way
-    assert (of_router(net, "a", number), of_router(net, "b", number)) == ({}, {})
-
-
-@pytest.mark.parametrize("noticed", [False, True])
-def test_a_vm_that_goes_back_while_the_source_is_drained_is_found_there(noticed: bool) -> None:
-    net = world()
-    number, definition = number_of(net), machine(net)
-    if noticed:
-        client = carry(net)
-    else:
-        net.plug("b", definition, 301)
-        client = net.servers["a"].routers["r1"]
-    client = net.report("b", client)
-    announce(net)
-    assert state(net) in (State.REPOINTING, State.DRAINING)
-    net.unplug("b", "r1", moved=True)
-    if noticed:
-        net.plug("a", definition, 101)
-    net.run(1.5)
-    assert net.controller.moves.under_way["r1"].target == "a"
-    net.report("a", client)
-    announce_at(net, "a", 101)
-    net.run(3)
-    assert (state(net), net.controller.moves.ended[-1].target) == (State.DONE, "a")
-    assert of_router(net, "b", number) == {}
-
-
-def test_a_node_gets_the_addresses_only_when_its_packets_follow_the_routers_flows() -> None:
-    """Until then the VM, which may still stand still, would get what its node can route a moment later."""
-    net = world()
-    number = number_of(net)
-    before = way(net, "b")
-    net.servers["b"].confirms = False
-    outbox = carry(net)
-    assert entrance(30, FIRST) in of_router(net, "b", number)
-    assert way(net, "b") == before == actions.output(1)
-    net.run(3.5)
-    assert way(net, "b") == actions.strip_vlan() + actions.output(301)
-    assert way(net, "c") == actions.output(2)
-    net.servers["b"].confirms = True
-    net.report("b", outbox)
-    announce(net)
-    net.run(6)
-    assert (state(net), way(net, "c")) == (State.DONE, actions.output(1))
-
-
-@pytest.mark.parametrize("hold_s", [60.0, 10.0])
-def test_a_move_by_hand_that_arrives_nowhere_is_held_and_then_removed(hold_s: float) -> None:
-    net = world()
-    net.settings = msgspec.structs.replace(net.settings, hold_s=hold_s)
-    net.start()
-    number = number_of(net)
-    net.unplug("a", "r1", moved=True)
-    assert entrance(30, FIRST) in of_router(net, "a", number)
-    net.run(hold_s - 5)
-    assert entrance(30, FIRST) in of_router(net, "a", number)
-    net.run(7)
-    assert of_router(net, "a", number) == {}
-
-
-def test_a_vm_that_is_destroyed_is_removed_at_once() -> None:
-    net = world()
-    number = number_of(net)
-    answer(net, "b", begin(net))
-    net.unplug("a", "r1", moved=False)
-    assert of_router(net, "a", number) == {}
-    assert of_router(net, "b", number) == {}
-    assert state(net) == State.FAILED
-    assert told(net, "b", Undefine)  # else its definition takes the place of another router there
-
-
-def test_a_vm_that_is_lost_on_an_ordered_way_is_held_and_then_removed() -> None:
-    net = world()
-    number = number_of(net)
-    order = begin(net)
-    answer(net, "b", order)
-    net.unplug("a", "r1", moved=True)
-    answer(net, "a", order, error="the hypervisor has lost it")
-    assert state(net) == State.FAILED
-    assert "on no node now" in net.controller.moves.start("r1", "c")
-    net.run(30)
-    assert entrance(30, FIRST) in of_router(net, "a", number)
-    net.run(35)
-    assert of_router(net, "a", number) == {}
-    assert of_router(net, "b", number) == {}
-
-
-def test_a_vm_that_goes_on_to_a_third_node_while_the_others_turn_is_left_by_the_source_when_they_have() -> None:
-    net = world()
-    number = number_of(net)
-    answer(net, "b", begin(net))
-    net.report("b", carry(net))
-    net.servers["c"].confirms = False
-    announce(net)
-    assert state(net) == State.REPOINTING
-    definition = machine(net)
-    net.unplug("b", "r1", moved=True)
-    net.plug("c", definition, 401)
-    assert state(net) == State.REPOINTING
-    assert entrance(30, FIRST) in of_router(net, "a", number)
-    net.servers["c"].confirms = True
-    net.run(10)
-    assert [(one.source, one.target) for one in net.controller.moves.ended] == [("a", "b")]
-    assert net.controller.moves.under_way["r1"].target == "c"
-
-
 def test_the_switch_lets_announcements_in_at_a_port_that_comes_late() -> None:
     net = world()
     answer(net, "b", begin(net))
@@ -540,55 +273,6 @@ def test_no_move_begins_before_it_is_known_what_links_there_are() -> None:
     assert "the links are not known yet" in net.controller.moves.start("r1", "b")
     net.run(10)
     assert net.controller.moves.start("r1", "b") == ""
-
-
-def test_a_controller_that_was_away_during_the_move_catches_up() -> None:
-    net = world()
-    number = number_of(net)
-    definition = machine(net)
-    a, b = net.servers["a"], net.servers["b"]
-    outbox = a.routers.pop("r1")
-    for port in [fact for fact in a.node.facts.of(Port.KIND).values() if isinstance(fact, Port)]:
-        if port.kind is PortKind.VIF:
-            a.node.drop(Port.KIND, port.key)
-    a.node.drop(Machine.KIND, b"r1")
-    for interface in definition.interfaces:
-        b.node.put(Port(f"r1-{interface.number}", 300 + interface.number, PortKind.VIF, "r1", interface.number))
-    b.node.put(definition)
-    b.routers["r1"] = outbox
-    assert definition.kind is MachineKind.ROUTER
-    net.start()
-    announce(net)
-    finish(net)
-    assert of_router(net, "a", number) == {}
-    assert entrance(30, FIRST) in of_router(net, "b", number)
-    assert way(net, "c") == actions.output(1)
-
-
-@pytest.mark.parametrize("first", ["abc", "bac"])
-def test_a_vm_whose_leave_is_noticed_late_while_a_controller_starts_is_found_once_the_links_are_known(
-    first: str,
-) -> None:
-    net = world()
-    answer(net, "b", begin(net))
-    net.controller = Controller(net.settings)
-    definition = machine(net)
-    for name in first:
-        net.servers[name].told.clear()
-        net.connect(name)
-        if name == "b":
-            net.plug("b", definition, 301)
-            net.report("b", net.servers["a"].routers["r1"])
-    net.unplug("a", "r1", moved=True)
-    assert not net.controller.moves.under_way
-    for name in net.servers:
-        net.connect_switch(name)
-    net.run(1.5)
-    announce(net)
-    net.run(3)
-    assert state(net) == State.DONE
-    for server in net.servers.values():
-        assert server.switch.flows == net.controller.nodes[server.name].flows.desired
 
 
 def test_the_times_of_steps_count_from_the_order() -> None:
