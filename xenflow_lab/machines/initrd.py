@@ -15,13 +15,15 @@ from typing import Final
 PROBE: Final = "xenflow.probe"
 """Word of the kernel's command line: say `ALIVE` and switch off."""
 ALIVE: Final = "xenflow-initrd: alive"
+DISK: Final = "/disk"
+"""Where the disk is mounted."""
 HOOK: Final = "/hook"
-"""Of a second archive behind this one, if it has such a file: run when the disk is mounted at /root."""
+"""Of a second archive behind this one, if it has such a file: run when the disk is mounted."""
 ALSO: Final = {"ext4": ("crc32c_generic",)}
 """What a module asks the kernel for when it works, and modules.dep does not know of."""
 INIT: Final = f"""\
 #!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev /root
+/bin/busybox mkdir -p /proc /sys /dev {DISK}
 /bin/busybox mount -t proc none /proc
 /bin/busybox mount -t sysfs none /sys
 /bin/busybox mount -t devtmpfs none /dev
@@ -33,11 +35,11 @@ while read -r module; do /bin/busybox insmod "/modules/$module"; done < /modules
 root=$(/bin/busybox sed -n 's/.*\\broot=\\([^ ]*\\).*/\\1/p' /proc/cmdline)
 n=0
 until [ -b "$root" ] || [ $n -gt 600 ]; do /bin/busybox sleep 0.1; n=$((n + 1)); done
-/bin/busybox mount -t ext4 -o rw "$root" /root || echo "xenflow-initrd: cannot mount $root" > /dev/console
+/bin/busybox mount -t ext4 -o rw "$root" {DISK} || echo "xenflow-initrd: cannot mount $root" > /dev/console
 if [ -f {HOOK} ]; then . {HOOK}; fi
 /bin/busybox umount /proc /sys
-/bin/busybox mount --move /dev /root/dev
-exec /bin/busybox switch_root /root /sbin/init
+/bin/busybox mount --move /dev {DISK}/dev
+exec /bin/busybox switch_root {DISK} /sbin/init
 """
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from xenflow_lab.machines.initrd import HOOK, Entry, archive
+from xenflow_lab.machines.initrd import DISK, HOOK, Entry, archive
 
-_MARK: Final = "/root/var/lib/xenflow-lab/own"
+_MARK: Final = f"{DISK}/var/lib/xenflow-lab/own"
 _SCRIPT: Final = f"""\
 if ! [ -e {_MARK} ]; then
-    /bin/busybox cp -a /own/. /root/
+    /bin/busybox cp -a /own/. {DISK}/
     /bin/busybox mkdir -p {_MARK}
 fi
 """
