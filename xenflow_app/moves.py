@@ -181,10 +181,10 @@ class Moves:
                 del self._held[name, where]
             elif now - since >= self._hold_s:
                 del self._held[name, where]
-                late = [other for other in self._nodes.values() if (name, other.name) in self._late]
-                for other in late[:1]:  # after so long it does run there
-                    self.reported(name, other)
-                if not late:
+                late = next((other for other in self._nodes.values() if (name, other.name) in self._late), None)
+                if late is not None:
+                    self.reported(name, late)  # after so long it does run there
+                else:
                     self._facts.remove(node, name)
                     self._handing.nowhere_else(name)
         self._handing.tick(now, self.under_way, {name: self._nodes[where] for name, where in self._held})
