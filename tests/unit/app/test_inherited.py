@@ -8,7 +8,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.app.network import World
-from tests.unit.app.test_moves_stateful import ADDRESS, ENTRANCE, FIRST_PORT, VID, Moving, told
+from tests.unit.app.test_moves_histories import told
+from tests.unit.app.test_moves_stateful import ADDRESS, ENTRANCE, FIRST_PORT, VID, Moving
 from xenflow.model import Handed, Machine, Port
 from xenflow.wire import Define
 from xenflow_app import switching
