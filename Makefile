@@ -60,7 +60,7 @@ test-vms: ## routers as virtual machines, half an hour; logs stay in build/vms i
 	@deploy/dev/bootstrap vms
 	@XENFLOW_VMS=1 $(BIN)/pytest -s tests/vms/test_network.py tests/vms/test_migration.py tests/vms/test_hypervisor.py
 
-test-xen: ## two emulated Xen hosts: migrations by Xen, upgrade, reboot; an hour, more the first time; logs of a failure in build/xen
+test-xen: ## two emulated Xen hosts: machines by xl and libvirt, migrations, upgrade, reboot; an hour, more the first time; logs of a failure in build/xen
 	@deploy/dev/bootstrap vms
 	@XENFLOW_XEN=1 $(BIN)/pytest -s -o faulthandler_timeout=7200 tests/xen
 

@@ -1,6 +1,6 @@
-"""One suite for everything that tells which machines run here: the model, and libvirt's own test driver.
+"""One suite for everything that tells which machines run here: `hypervisor_worlds` has the model and the real ones.
 
-libvirt's test driver has a life-cycle, events and interfaces, but no daemon, no migration and no hot-plug.
+XENFLOW_HYPERVISORS says with which of them it runs; Xen's are for Dom0 (tests/xen/test_hypervisor.py).
 """
 
 from __future__ import annotations
@@ -8,104 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
-from tests.fakes.hypervisor import FakeHypervisor
+from tests.contract.hypervisor_worlds import PATIENCE, WORLDS, A, B, World
 from xenflow_server.domains import Domains, Saying
-from xenflow_server.hypervisor import Watcher
 
-PATIENCE_S = 20.0
-A, B = "0a1b2c3d-0000-4000-8000-00000000000a", "0a1b2c3d-0000-4000-8000-00000000000b"
+PATIENCE_S = 20.0 * PATIENCE
 M1, M2 = (bytes([2, 0, 0, 0, 9, number]) for number in (1, 2))
-URI = "test:///default"
-XML = """<domain type='test'><name>{name}</name><uuid>{uuid}</uuid><memory unit='MiB'>1</memory>
-<os><type>hvm</type></os><devices>{interfaces}</devices></domain>"""
-INTERFACE = """<interface type='bridge'><mac address='{mac}'/><source bridge='xenbr0'/>
-<virtualport type='openvswitch'/><vlan><tag id='4095'/></vlan></interface>"""
-
-
-class World(Protocol):
-    """Somebody who starts and ends machines."""
-
-    watcher: Watcher
-
-    def start(self, uuid: str, name: str, *macs: bytes) -> None: ...
-    def pause(self, uuid: str) -> None: ...
-    def resume(self, uuid: str) -> None: ...
-    def destroy(self, uuid: str) -> None: ...
-    def rename(self, uuid: str, name: str) -> None: ...
-    def close(self) -> None: ...
-
-
-class ModelWorld:
-    def __init__(self) -> None:
-        self.watcher = FakeHypervisor()
-        self._macs: dict[str, tuple[bytes, ...]] = {}
-
-    def start(self, uuid: str, name: str, *macs: bytes) -> None:
-        self._macs[uuid] = macs
-        self.watcher.start(uuid, name, *macs)
-
-    def pause(self, uuid: str) -> None:
-        self.watcher.pause(uuid)
-
-    def resume(self, uuid: str) -> None:
-        self.watcher.resume(uuid)
-
-    def destroy(self, uuid: str) -> None:
-        self.watcher.end(uuid)
-
-    def rename(self, uuid: str, name: str) -> None:
-        self.destroy(uuid)
-        self.start(uuid, name, *self._macs[uuid])
-
-    def close(self) -> None:
-        pass
-
-
-class LibvirtWorld:
-    """The test driver: its machines live in this process, and are shared by all of its connections."""
-
-    def __init__(self) -> None:
-        import libvirt
-
-        from xenflow_server.libvirt_adapter import LibvirtWatcher, prepare
-
-        prepare()
-        self.watcher = LibvirtWatcher(URI)
-        self._connection = libvirt.open(URI)
-        self._error = libvirt.libvirtError
-
-    def start(self, uuid: str, name: str, *macs: bytes) -> None:
-        interfaces = "".join(INTERFACE.format(mac=mac.hex(":")) for mac in macs)
-        self._connection.defineXML(XML.format(name=name, uuid=uuid, interfaces=interfaces)).create()
-
-    def pause(self, uuid: str) -> None:
-        self._connection.lookupByUUIDString(uuid).suspend()
-
-    def resume(self, uuid: str) -> None:
-        self._connection.lookupByUUIDString(uuid).resume()
-
-    def destroy(self, uuid: str) -> None:
-        self._connection.lookupByUUIDString(uuid).destroy()
-
-    def rename(self, uuid: str, name: str) -> None:
-        domain = self._connection.lookupByUUIDString(uuid)
-        domain.destroy()
-        domain.rename(name)
-        domain.create()
-
-    def close(self) -> None:
-        for uuid in (A, B):
-            with contextlib.suppress(self._error):
-                domain = self._connection.lookupByUUIDString(uuid)
-                with contextlib.suppress(self._error):
-                    domain.destroy()
-                domain.undefine()
-        self._connection.close()
+KINDS = os.environ.get("XENFLOW_HYPERVISORS", "model,libvirt").split(",")
 
 
 class Watched:
@@ -141,14 +55,14 @@ async def watching(world: World) -> AsyncIterator[Watched]:
 needs_libvirt = pytest.mark.skipif(importlib.util.find_spec("libvirt") is None, reason="needs python3-libvirt")
 
 
-@pytest.fixture(params=["model", pytest.param("libvirt", marks=needs_libvirt)])
+@pytest.fixture(params=[pytest.param(kind, marks=[needs_libvirt] if kind == "libvirt" else []) for kind in KINDS])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 def play(kind: str, story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
-        world: World = ModelWorld() if kind == "model" else LibvirtWorld()
+        world = WORLDS[kind]()
         try:
             await story(world)
         finally:

@@ -31,7 +31,9 @@ _HOST_PACKAGES: Final = (
     *(f"xen-hypervisor-{_XEN}-amd64", f"xen-utils-{_XEN}", "xen-utils-common", "xenstore-utils"),
     *("openvswitch-switch", "openssh-server", "socat"),
     *("adduser", "python3-click", "python3-rich", "python3-cffi-backend", "python3-sortedcontainers"),
+    *("libvirt-daemon", "libvirt-daemon-driver-xen", "python3-libvirt"),
 )
+"""libvirt has no unit in these (libvirt-daemon-system has): hosts ask xl, and only who starts libvirtd has it."""
 _EXT4: Final = ("crc32c_generic", "ext4")
 _ROUTER_MODULES: Final = ("xen-blkfront", "xen-netfront", "overlay")
 _SSHD: Final = "/usr/local/sbin/xenflow-xen-sshd"
