@@ -52,7 +52,7 @@ test-pox: ## the POX component on the POX in POX_HOME
 	@deploy/dev/bootstrap lab
 	@POX_HOME=$(POX_HOME) $(BIN)/pytest tests/pox
 
-test-kernel: ## the kernel's datapath, and our packages under systemd, in an emulated machine; logs stay in build/machines
+test-kernel: ## the kernel's datapath, our packages under systemd, a node's Ansible role, in an emulated machine; logs stay in build/machines
 	@deploy/dev/bootstrap vms
 	@$(BIN)/pytest -s -o faulthandler_timeout=3600 tests/machines
 

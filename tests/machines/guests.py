@@ -24,6 +24,7 @@ RECIPE = Recipe(
     packages=(
         *("adduser", "arping", "bird2", "ethtool", "frr", "iperf3", "mtr-tiny", "nftables", "openssl"),
         *("openvswitch-switch", "tcpdump", "traceroute"),
+        *("ansible-core", "python3-apt"),
         *("python3-cffi-backend", "python3-click", "python3-rich", "python3-sortedcontainers"),
     ),
     files={"/etc/systemd/system.conf.d/patience.conf": PATIENCE},
