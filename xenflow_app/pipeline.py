@@ -48,6 +48,8 @@ NETWORK, INTERFACE, ROUTER, HOP, LEAVES_BY, _SIZE, GROUP, _EDGE = (whole(registe
 TOO_BIG = Subfield(_SIZE.header, 0, 1)
 FROM_EDGE = Subfield(_EDGE.header, 0, 1)
 ANSWERED = Subfield(_EDGE.header, 1, 1)
+_VID_OF_NETWORK = Subfield(NETWORK.header, 0, 12)
+_VID, _IS_TAGGED = Subfield(fields.VLAN_TCI, 0, 12), Subfield(fields.VLAN_TCI, 12, 1)
 
 
 class Table(IntEnum):
@@ -154,7 +156,8 @@ def static(*, reactive: bool) -> Flows:
     _static_local(sheet, Table.EXACT if reactive else Table.FIB)
     for table in (Table.FIB, Table.ONLINK, Table.ECMP, Table.BUCKET, Table.NEIGHBOR):
         sheet.add(table, 0, TO_MACHINE)
-    sheet.add(Table.REWRITE, 200, TO_MACHINE, reg5=(1, 1))
+    tagged = actions.move(_VID_OF_NETWORK, _VID) + actions.load(_IS_TAGGED, 1)
+    sheet.add(Table.REWRITE, 200, tagged + TO_MACHINE, reg5=(1, 1))
     sheet.add(Table.QUEUE, 0, goto(Table.EGRESS))
     sheet.add(Table.EGRESS, 0, goto(Table.GATE))
     if reactive:

@@ -189,7 +189,8 @@ class Adjacency:
 def neighbor(router: int, hop: int, to: Adjacency) -> Flows:
     """Return the flows of a neighbor: size check, rewrite, and the neighbor itself as a destination on the link.
 
-    A tagged Ethernet frame is 18 bytes longer than its packet.
+    Its tag is taken off before, since the kernel's datapath does not count it, and the one in userspace does: an
+    Ethernet frame without a tag is 14 bytes longer than its packet.
     """
     sheet = Sheet(Kind.HOP, router)
     rewrite = (
@@ -202,8 +203,8 @@ def neighbor(router: int, hop: int, to: Adjacency) -> Flows:
         + goto(Table.CLASS)
     )
     sheet.add(Table.REWRITE, 100, rewrite, reg2=router, reg3=hop)
-    fits = actions.check_pkt_larger(to.mtu + 18, TOO_BIG) + goto(Table.REWRITE)
-    sheet.add(Table.NEIGHBOR, 100, fits, reg2=router, reg3=hop)
+    size = actions.strip_vlan() + actions.check_pkt_larger(to.mtu + 14, TOO_BIG)
+    sheet.add(Table.NEIGHBOR, 100, size + goto(Table.REWRITE), reg2=router, reg3=hop)
     chosen = actions.load(HOP, hop) + goto(Table.NEIGHBOR)
     sheet.add(Table.ONLINK, 100, chosen, _destination(to.address), reg2=router, reg4=to.interface)
     return sheet.flows
