@@ -87,7 +87,7 @@ def plug_guests(lab: Lab) -> None:
         paths.namespace(WIRES), {end.interface.peer: end.vlan for access in plan.accesses for end in access.ends}
     )
     run_all(
-        (_batch_argv(paths, guest.name, _no_offload(guest, plan.topology.lab.datapath)), fabric.guest_side(plan, guest))
+        (_batch_argv(paths, guest.name, _own_kernel(guest, plan.topology.lab.datapath)), fabric.guest_side(plan, guest))
         for guest in plan.of_kind(Kind.ROUTER, Kind.HOST, Kind.OUTSIDE)
     )
 
@@ -97,10 +97,23 @@ def _batch_argv(paths: Paths, who: str, script: str) -> list[str]:
     return ["nsenter", f"--net={paths.namespace_file(who)}", "--", "sh", "-c", inner]
 
 
-def _no_offload(machine: Machine, datapath: Datapath) -> str:
-    """What a guest sends is read by a socket, where the datapath is not the kernel's: it must carry its checksum."""
+_UNTRACKED = """\
+nft -f - <<'END'
+table inet lab {
+    chain untracked { type filter hook prerouting priority -450; notrack; }
+}
+END
+"""
+
+
+def _own_kernel(machine: Machine, datapath: Datapath) -> str:
+    """Let a guest be what it would be with a kernel of its own.
+
+    A socket reads what it sends, where the datapath is not the kernel's: it must carry its checksum. The kernel's
+    datapath brings connection tracking with it, which puts fragments together in each namespace: guests do not.
+    """
     if datapath is Datapath.KERNEL:
-        return ""
+        return _UNTRACKED
     return "".join(f"ethtool -K {interface.device} tx off >/dev/null\n" for interface in machine.interfaces)
 
 

@@ -75,6 +75,8 @@ def problems(topology: Topology) -> list[str]:
         found += _pox_problems()
     if topology.lab.datapath is Datapath.KERNEL and not _has_kernel_datapath():
         found.append('datapath = "system" needs the kernel\'s module openvswitch, which this kernel does not have')
+    if topology.lab.datapath is Datapath.KERNEL and not _which("nft"):
+        found.append(_missing("nft", "nftables"))
     if not found:
         found += _namespace_problems()
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab import tools
+from xenflow_lab.command import PATIENCE
 from xenflow_lab.forgeries import forgeries
 from xenflow_lab.lab import Lab
 from xenflow_lab.traffic.launch import Tool
@@ -117,7 +118,7 @@ def test_routed_packets_do_not_pass_the_vm(demo_lab: Lab) -> None:
                 "--to",
                 f"{target}:7100",
                 "--rate-pps",
-                "5000",
+                f"{5000 / PATIENCE:g}",
                 "--count",
                 "10000",
                 "--size",
