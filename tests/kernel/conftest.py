@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.conftest import _nothing_left, make_lab
+
+__all__ = ["_nothing_left", "make_lab"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _kernel_datapath() -> None:

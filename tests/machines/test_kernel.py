@@ -19,6 +19,7 @@ SUITES = (
     "tests/contract/test_qos_process.py",
     "tests/lab/test_router.py",
     "tests/lab/test_isolation.py",
+    "tests/kernel/test_answers.py",
     "tests/kernel/test_sharing.py",
 )
 LIMIT_S = 2400.0

@@ -63,7 +63,10 @@ def _to_all(target: Address) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A question or an answer: what is asked for, at which MAC it is said to be, and the number (-1: it has none)."""
+    """A question or an answer: what is asked for, at which MAC it is said to be, and the number (-1: it has none).
+
+    An answer to one may leave out the MAC, which is the sender's then (RFC 4861, section 4.4).
+    """
 
     is_answer: bool
     target: Address
@@ -82,7 +85,7 @@ def look(frame: bytes) -> Seen | None:
     if kind == b"\x86\xdd" and len(packet) >= 64 and packet[6] == 58 and packet[40] in (135, 136):
         options = _options(packet[64 : 40 + int.from_bytes(packet[4:6], "big")])
         number = int.from_bytes(options[14], "big") if 14 in options else -1
-        mac = options.get(2 if packet[40] == 136 else 1, b"")
+        mac = options.get(2, frame[6:12]) if packet[40] == 136 else options.get(1, b"")
         return Seen(packet[40] == 136, ipaddress.IPv6Address(packet[48:64]), mac, number)
     return None
 
