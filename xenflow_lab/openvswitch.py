@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from xenflow_lab import priority
 from xenflow_lab.command import PATIENCE, LabError, run
 from xenflow_lab.plan import BRIDGE, CONTROLLER_ADDRESS, Machine, Plan, Vif
 
@@ -80,7 +79,7 @@ def ovsdb_argv() -> list[str]:
 
 def vswitchd_argv() -> list[str]:
     """Return the command of the node's switch: at ovs-ctl's own priority, so that packets come before programs."""
-    return priority.argv(-10, ["ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING])
+    return ["nice", "-n", "-10", "ovs-vswitchd", f"unix:{DATABASE}", "--no-chdir", "--pidfile", *_LOGGING]
 
 
 def environment() -> dict[str, str]:

@@ -20,7 +20,6 @@ from typing import Final
 
 import msgspec
 
-from xenflow_lab import priority
 from xenflow_lab.command import LabError, environment, run, wait_until
 from xenflow_lab.machines import monitor, qemu
 from xenflow_lab.machines.agent import PING_S, Agent, Done, NoAnswer
@@ -90,7 +89,7 @@ class Machine:
         self._forget_sockets()
         with (self.directory / "qemu.log").open("ab") as log:
             process = subprocess.Popen(
-                [*prefix, *priority.argv(niceness, qemu.argv(self.made_of, self.directory, snapshot))],
+                [*prefix, "nice", "-n", str(niceness), *qemu.argv(self.made_of, self.directory, snapshot)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
