@@ -48,18 +48,21 @@ def run() -> list[Figure]:
         rate = ["tbf", "rate", VIF_RATE, "burst", "3000", "limit", "1000000"]
         lab.run("r1", ["tc", "qdisc", "replace", "dev", "eth1", "root", "handle", "1:", *rate], check=True)
         lab.run("r1", ["tc", "qdisc", "add", "dev", "eth1", "parent", "1:1", "handle", "10:", "pfifo_fast"], check=True)
-        idle, loaded, slowest = [], [], None
+        idle, loaded, flooded, slowest = [], [], [], None
         for turn in range(ROUNDS):
             idle.append(_announced_ms(lab))
             migrate(lab, "r1", "n1")
-            with _flood(lab, turn), _departures(lab) as departures:
+            with _flood(lab, turn) as rates, _departures(lab) as departures:
                 loaded.append(_announced_ms(lab))
                 sockets = lab.run("n2", ["ss", "-0", "-m"], check=True).stdout
+            flooded.append(tuple(rates))
             if loaded[-1] == max(loaded):
                 slowest = _trace(lab, departures, sockets)
             migrate(lab, "r1", "n1")
         dropped = [line for line in _log(lab, "controller", "controller") if "dropped at=" in line]
+    new, own = (f"{min(rates):.0f}" for rates in zip(*flooded, strict=True))
     print(f"    idle {_shown(idle)} ms; under the flood {_shown(loaded)} ms")
+    print(f"    the flood: at least {new} new addresses/s, and {own} frames/s of r1 that its own queue did not drop")
     if slowest is not None:
         print(f"    the slowest: {slowest.tell()}")
     for line in dropped:
@@ -105,14 +108,20 @@ def _departures(lab: Lab) -> Iterator[list[str]]:
         said += process.communicate()[0].splitlines()
 
 
-def _flood(lab: Lab, turn: int) -> ExitStack:
-    """Let h3 and r1 send, until the block ends; a second passes first, so that packet-ins wait already."""
+@contextmanager
+def _flood(lab: Lab, turn: int) -> Iterator[list[float]]:
+    """Let h3 and r1 send until the block ends; a second passes first, so that packet-ins wait already.
+
+    The packets/s of both are in the list then. They take no real time from the switch: other machines would not.
+    """
     to = []
     for first in range(0, ADDRESSES, _RANGE):
         to += ["--to", f"{_address(turn, first)}-{_address(turn, first + _RANGE - 1)}:9"]
     rate = ["--rate-pps", str(FLOOD_PPS)]
+    rates: list[float] = []
     with ExitStack() as stack:
-        stack.enter_context(stations.begin(lab, "h3", "send", "--spread", *to, *rate, "--size", "64"))
+        words = ["--no-realtime", "--spread", *to, *rate, "--size", "64"]
+        tools = [stack.enter_context(stations.begin(lab, "h3", "send", *words))]
         frame = [
             "--destination-mac",
             stations.mac(lab, "h2"),
@@ -122,10 +131,11 @@ def _flood(lab: Lab, turn: int) -> ExitStack:
             "10.0.2.10",
         ]
         words = ["--interface", "eth1", *frame, "--count", "0", *rate]
-        stack.enter_context(stations.begin(lab, "r1", "inject", *words))
-        end = time.monotonic() + 1
-        lab.wait_until(lambda: time.monotonic() >= end, 10, "the flood")
-        return stack.pop_all()
+        tools.append(stack.enter_context(stations.begin(lab, "r1", "inject", *words)))
+        began = time.monotonic()
+        lab.wait_until(lambda: time.monotonic() >= began + 1, 10, "the flood")
+        yield rates
+        rates += [tool.stop()["sent"] / (time.monotonic() - began) for tool in tools]
 
 
 def _address(turn: int, index: int) -> str:

@@ -14,6 +14,7 @@ Each frame carries the marker of ``--tenant`` (behind ARP's 28 bytes, in UDP's p
 from __future__ import annotations
 
 import argparse
+import errno
 import ipaddress
 import socket
 import time
@@ -91,19 +92,25 @@ def build(plan: InjectPlan) -> bytes:
 def run(plan: InjectPlan, stop: Stop) -> dict[str, Any]:
     """Send the frames; return the report. Raises OSError and ValueError."""
     frame = build(plan)
-    sent = 0
+    sent = full = 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
         sock.bind((plan.interface, 0))
         started_ns = time.monotonic_ns()
         pacer = Pacer(plan.rate_pps, started_ns)
         while (not plan.count or sent < plan.count) and not stop:
-            if pacer.count_due(time.monotonic_ns()) <= sent:
-                pacer.wait(sent)
+            if pacer.count_due(time.monotonic_ns()) <= sent + full:
+                pacer.wait(sent + full)
                 continue
-            sock.send(frame)
-            sent += 1
+            try:
+                sock.send(frame)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                full += 1
+            else:
+                sent += 1
         ended_ns = time.monotonic_ns()
-    return {"sent": sent, "started_ns": started_ns, "ended_ns": ended_ns, "frame": frame.hex()}
+    return {"sent": sent, "queue_full": full, "started_ns": started_ns, "ended_ns": ended_ns, "frame": frame.hex()}
 
 
 def parse_tag(text: str) -> Tag:
