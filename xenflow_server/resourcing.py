@@ -92,4 +92,5 @@ class Resourcing:
     async def _wait(self, now: float) -> None:
         deadline = self._granting.next_deadline()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), None if deadline is None else max(deadline - now, 0))
+            async with asyncio.timeout(None if deadline is None else max(deadline - now, 0)):
+                await self._wake.wait()

@@ -109,7 +109,8 @@ class XlWatcher:
                     told = saying
                     on_saying(saying)
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), max(self._look_s, REST * took_s))
+                    async with asyncio.timeout(max(self._look_s, REST * took_s)):
+                        await self._changed.wait()
                     await asyncio.sleep(SETTLE_S)
         finally:
             watching.cancel()

@@ -139,3 +139,23 @@ def test_xenstore_watch_is_started_again_when_it_ends(tmp_path: Path) -> None:
         await asyncio.gather(watch, return_exceptions=True)
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize("steps", range(4))
+def test_it_ends_even_if_there_is_news_at_that_moment(tmp_path: Path, steps: int) -> None:
+    host = Host(tmp_path)
+    host.has(DOM0)
+    said: asyncio.Queue[Saying] = asyncio.Queue()
+
+    async def story() -> None:
+        watcher = XlWatcher(host.xl, ("/no/such",), look_s=1000)
+        watch = asyncio.create_task(watcher.run(said.put_nowait))
+        await said.get()
+        await asyncio.sleep(0.05)  # it waits by now
+        watcher._changed.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        watch.cancel()
+        assert (await asyncio.wait([watch], timeout=PATIENCE_S))[0] == {watch}
+
+    asyncio.run(story())
