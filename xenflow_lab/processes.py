@@ -41,12 +41,16 @@ class Command(msgspec.Struct, frozen=True):
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when the process `pid` started; None if there is none or it is a zombie."""
+    """Return when the process `pid` started; None if there is none, or all of it has ended.
+
+    One that is killed is a zombie as soon as its first thread has ended; others may still hold what it has locked.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in ("Z", "X") else int(fields[19])
+    ended = fields[0] in ("Z", "X") and int(fields[17]) <= 1
+    return None if ended else int(fields[19])
 
 
 def is_alive(started: Started | None) -> bool:
