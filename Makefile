@@ -56,11 +56,11 @@ test-kernel: ## the kernel's datapath, our packages under systemd, a node's Ansi
 	@deploy/dev/bootstrap vms
 	@$(BIN)/pytest -s -o faulthandler_timeout=3600 tests/machines
 
-test-vms: ## routers as virtual machines, half an hour; logs stay in build/vms if it fails
+test-vms: ## routers as virtual machines, 5 minutes on two quiet cores; logs stay in build/vms if it fails
 	@deploy/dev/bootstrap vms
 	@XENFLOW_VMS=1 $(BIN)/pytest -s tests/vms/test_network.py tests/vms/test_migration.py tests/vms/test_hypervisor.py
 
-test-xen: ## two emulated Xen hosts: machines by xl and libvirt, migrations, upgrade, reboot; an hour, more the first time; logs of a failure in build/xen
+test-xen: ## two emulated Xen hosts: machines by xl and libvirt, migrations, upgrade, reboot; half an hour on two quiet cores; logs of a failure in build/xen
 	@deploy/dev/bootstrap vms
 	@XENFLOW_XEN=1 $(BIN)/pytest -s -o faulthandler_timeout=7200 tests/xen
 

@@ -40,9 +40,9 @@ def _absent() -> dict[str, str]:
     if "POX_HOME" not in os.environ:
         absent["pox"] = "needs POX: set POX_HOME"
     if "XENFLOW_VMS" not in os.environ:
-        absent["vms"] = "emulates virtual machines for half an hour: make test-vms"
+        absent["vms"] = "emulates virtual machines for minutes: make test-vms"
     if "XENFLOW_XEN" not in os.environ:
-        absent["xen"] = "emulates two Xen hosts for an hour: make test-xen"
+        absent["xen"] = "emulates two Xen hosts for half an hour: make test-xen"
     if "root" in absent:
         absent["lab"] = absent["root"]
     return absent
